@@ -1,0 +1,1 @@
+"""The live data plane of a microscope."""

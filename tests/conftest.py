@@ -1,0 +1,91 @@
+"""What every test shares: a gate that fails a test which leaves memory, descriptors, children, threads or sockets behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXTERNAL = "MUTOSCOPE_TEST_DATA"
+
+
+def _own_memfds() -> list[str]:
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("/memfd:mutoscope"):
+            found.append(target)
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        found += [line.split(None, 5)[-1].strip() for line in file if "/memfd:mutoscope" in line]
+    return sorted(found)
+
+
+def _open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                found.update(int(pid) for pid in file.read().split())
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+def _until_settled(check, deadline_s: float = 5.0):  # type: ignore[no-untyped-def]
+    """Poll `check` until it returns nothing or the deadline passes; return its last answer."""
+    end = time.monotonic() + deadline_s
+    while True:
+        left = check()
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def leak_gate(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves segments, descriptors, children, threads or ``/dev/shm`` entries behind."""
+    memfds, fds, children, threads = _own_memfds(), _open_fds(), _children(), _threads()
+    shm = set(os.listdir("/dev/shm"))
+    yield
+    if request.node.get_closest_marker("leaks_elsewhere"):
+        return
+    problems = {
+        "memfd segments": lambda: sorted(set(_own_memfds()) - set(memfds)) or len(_own_memfds()) > len(memfds),
+        "file descriptors": lambda: max(0, _open_fds() - fds - 2),
+        "child processes": lambda: sorted(_children() - children),
+        "threads": lambda: sorted(_threads() - threads),
+        "/dev/shm entries": lambda: sorted(name for name in set(os.listdir("/dev/shm")) - shm),
+    }
+    left = {what: found for what, check in problems.items() if (found := _until_settled(check))}
+    assert not left, f"left behind: {left}"
+
+
+def external_data_folder() -> Path | None:
+    """Return the folder of real inputs, or None where there is none."""
+    named = os.environ.get(EXTERNAL)
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def external_data() -> Path:
+    """The folder of real inputs; a test that asks for it carries the marker ``external_data``."""
+    folder = external_data_folder()
+    if folder is None:
+        pytest.skip(f"no real inputs: set {EXTERNAL} to their folder")
+    return folder
