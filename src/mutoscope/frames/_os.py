@@ -219,8 +219,13 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def name_process(name: str) -> None:
-    """Name this process for ``ps -o comm`` and ``top`` (15 characters are kept there)."""
+    """Name this process for ``ps`` and ``top``: whole in the command line, its first 15 characters as the short name."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, fields 48 and 49 of proc(5)
+    if start and end - start > len(name):
+        ctypes.memmove(start, name.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 def wake_when_parent_dies(signal_number: int) -> None:

@@ -1,0 +1,281 @@
+"""The main program of a worker process, and the host that stands between a Worker and its supervisor."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mutoscope.bus import Endpoint, handles
+from mutoscope.frames import FrameReader, FrameWriter, Status, TableReader, TableWriter, _os
+from mutoscope.frames._native import library
+from mutoscope.model import errors
+from mutoscope.model.errors import ClosedError, FrameTimeoutError, PeerDiedError
+from mutoscope.runtime import control
+from mutoscope.runtime.payload import unpack
+from mutoscope.runtime.spec import ChildSpec, ScopeInfo, ScopeState
+from mutoscope.runtime.worker import Worker
+
+HEARTBEAT_PERIOD_NS = 200_000_000
+IDLE_WAIT_S = 0.5
+log = logging.getLogger(__name__)
+
+
+class WorkerHost:
+    """Runs one Worker: answers the supervisor, opens readers and tables for it, and keeps its status row."""
+
+    def __init__(self, spec: ChildSpec, worker: Worker) -> None:
+        self.name = spec.worker.name
+        self.worker = worker
+        self.stopping = False
+        self.info = ScopeInfo(name="", cameras={}, workers=())
+        self.state = ScopeState()
+        self.status = Status.from_handle(spec.status_meta, spec.status_fds)
+        self.row = self.status.row(spec.status_row)
+        self.bell = _os.create_bell()
+        self._ready = False
+        self._readers: list[FrameReader] = []
+        self._tables: list[TableReader | TableWriter] = []
+        self._writers: list[FrameWriter] = []
+        self.endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), self.name)
+        self.endpoint.register(self)
+        self.endpoint.register(worker)
+
+    # -- asked by the supervisor
+
+    @handles(control.SetUp)
+    def _set_up(self, command: control.SetUp) -> None:
+        self.info, self.state = command.info, command.state
+        self.endpoint.subscribe(control.StateChanged, self._state_changed)
+        if self.worker.moves:
+            self.worker.safe_state()
+        self.worker.setup()
+        self._ready = True
+
+    @handles(control.StopWorker)
+    def _stop(self, command: control.StopWorker) -> None:
+        self.stopping = True
+
+    def _state_changed(self, event: control.StateChanged) -> None:
+        self.state = event.state
+
+    # -- used by the worker
+
+    def open_reader(
+        self,
+        stream: str,
+        key: str,
+        policy: str,
+        leases: int,
+        on_full: str,
+        lag_limit: int | None,
+        at_most_hz: float | None,
+        group: str | None,
+        start: str,
+    ) -> FrameReader:
+        meta, fds = self.endpoint.call_fds(
+            control.AttachReader(
+                stream=stream,
+                key=key,
+                policy=policy,
+                leases=leases,
+                on_full=on_full,
+                lag_limit=lag_limit,
+                at_most_hz=at_most_hz,
+                group=group,
+                start=start,
+            )
+        )
+        reader = FrameReader.from_handle(meta, fds)
+        reader.interrupt_with(self.endpoint.fileno(), self.service)
+        self._readers.append(reader)
+        return reader
+
+    def open_writer(self, stream: str) -> FrameWriter:
+        meta, fds = self.endpoint.call_fds(control.AttachWriter(stream=stream))
+        writer = FrameWriter.from_handle(meta, fds)
+        writer.interrupt_with(self.endpoint.fileno(), self.service)
+        self._writers.append(writer)
+        return writer
+
+    def open_table(self, name: str, dtype: npt.DTypeLike, capacity: int) -> TableWriter:
+        description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        columns = [list(column) for column in description] if isinstance(description, list) else [["value", description]]
+        meta, fds = self.endpoint.call_fds(control.CreateTable(table=name, dtype=columns, capacity=capacity))
+        writer = TableWriter.from_handle(meta, fds)
+        self._tables.append(writer)
+        return writer
+
+    def open_table_reader(self, name: str, start: str, timeout_s: float) -> TableReader:
+        meta, fds = self.endpoint.call_fds(control.AttachTable(table=name, start=start), timeout_s=timeout_s)
+        reader = TableReader.from_handle(meta, fds)
+        reader.interrupt_with(self.endpoint.fileno(), self.service)
+        self._tables.append(reader)
+        return reader
+
+    def service(self) -> None:
+        """Read what has come and run the handlers; called between steps and by interrupted waits."""
+        self.endpoint.pump(0.0)
+        self.endpoint.dispatch()
+        if self.stopping or self.endpoint.peer_closed:
+            raise _Interrupted
+
+    def wait_for_commands(self) -> None:
+        """Wait for something to do, for at most half a second."""
+        self.endpoint.pump(IDLE_WAIT_S)
+
+    def quit(self, reason: str) -> None:
+        self.endpoint.send(control.Quit(reason=reason), to="supervisor")
+
+    # -- the life of the process
+
+    def run(self) -> int:
+        """Run until stopped; returns the exit code."""
+        while not self._ready and not self.stopping:
+            self.endpoint.pump(IDLE_WAIT_S)
+            self.endpoint.dispatch()
+            if self.endpoint.peer_closed:
+                return 75
+        row, step = self.row, self.worker.step
+        try:
+            while not self.stopping:
+                self.endpoint.pump(0.0)
+                self.endpoint.dispatch()
+                if self.endpoint.peer_closed:
+                    log.warning("%s: the supervisor is gone", self.name)
+                    break
+                row.step_started_ns = started = time.monotonic_ns()
+                try:
+                    step()
+                except FrameTimeoutError:
+                    row.timeouts += 1
+                    row.timeouts_consecutive += 1
+                except _Interrupted:
+                    continue
+                else:
+                    row.timeouts_consecutive = 0
+                    row.frames += 1
+                row.busy_ns += time.monotonic_ns() - started
+        finally:
+            row.step_started_ns = 0
+            self.stopping = True
+        self._rest()
+        return 75 if self.endpoint.peer_closed else 0
+
+    def _rest(self) -> None:
+        if self.worker.moves:
+            self.worker.safe_state()
+        self.worker.teardown()
+
+    def close(self) -> None:
+        """Close readers, tables and the bus."""
+        for item in (*self._readers, *self._writers, *self._tables):
+            item.close()
+        self.endpoint.close()
+        self.status.close()
+
+
+class _Interrupted(FrameTimeoutError):
+    """A wait ended because the worker is to stop."""
+
+
+class _BusHandler(logging.Handler):
+    """Sends log lines to the supervisor, who writes ``scope.log``."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._pid = os.getpid()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._endpoint.peer_closed or os.getpid() != self._pid:
+            sys.stderr.write(f"{record.name}: {record.getMessage()}\n")
+            return
+        self._endpoint.publish(control.LogLine(level=record.levelno, logger=record.name, text=self.format(record)))
+
+
+def _start_guard(host: WorkerHost, spec: ChildSpec) -> None:
+    lifeline = _os.open_pidfd(spec.supervisor_pid)
+    if os.getppid() != spec.supervisor_pid:
+        raise PeerDiedError("the supervisor ended before this worker started")
+    address = host.status.heartbeat_address(spec.status_row)
+    failed = library.mutoscope_guard_start(lifeline, host.bell, address, HEARTBEAT_PERIOD_NS, int(spec.grace_s * 1e9))
+    if failed:
+        raise OSError(failed, "the guard thread could not start")
+
+
+def main(payload_fd: int) -> int:
+    """Run the worker that the inherited payload describes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _os.wake_when_parent_dies(signal.SIGCONT)
+    with open(payload_fd, "rb") as file:
+        spec = msgspec.msgpack.decode(file.read(), type=ChildSpec)
+    faulthandler.enable(file=spec.fault_fd, all_threads=True)
+    _os.name_process(f"mutoscope:{spec.worker.name}")
+    kind, settings = None, {}
+    try:
+        kind, settings = unpack(spec.worker.payload, f"worker {spec.worker.name}")
+        worker: Worker = kind.__new__(kind)
+        for key, value in settings.items():
+            setattr(worker, key, value)
+        worker.__init__()  # type: ignore[misc]
+    except Exception as error:  # noqa: BLE001  (top of a process: reported, then it ends)
+        return _fail_before_start(spec, error)
+    host = WorkerHost(spec, worker)
+    worker._host = host
+    handler = _BusHandler(host.endpoint)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("mutoscope").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(host, "stopping", True))
+    try:
+        _start_guard(host, spec)
+        host.endpoint.hello()
+        code = host.run()
+        host.close()
+    except (PeerDiedError, ClosedError):
+        if not host.endpoint.peer_closed:
+            return _crash(host)
+        return 75
+    except Exception:  # noqa: BLE001  (top of a process: reported, then it ends)
+        return _crash(host)
+    return code
+
+
+def _crash(host: WorkerHost) -> int:
+    text = traceback.format_exc()
+    message = text.strip().splitlines()[-1]
+    sys.stderr.write(f"mutoscope: worker {host.name} failed\n{text}")
+    try:
+        host.worker.safe_state()
+    except Exception:  # noqa: BLE001  (the first failure is the one that counts; this one is shown beside it)
+        text += "\nand its safe_state() failed:\n" + traceback.format_exc()
+    if not host.endpoint.peer_closed:
+        host.endpoint.publish(control.ReportCrash(message=message, traceback=text))
+        host.endpoint.flush(1.0)
+    return 70
+
+
+def _fail_before_start(spec: ChildSpec, error: Exception) -> int:
+    endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), spec.worker.name)
+    endpoint.hello(error=errors.to_record(error, traceback.format_exc()))
+    endpoint.flush(1.0)
+    endpoint.close()
+    return 78
+
+
+if __name__ == "__main__":
+    code = main(int(sys.argv[1]))
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

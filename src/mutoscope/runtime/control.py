@@ -1,0 +1,224 @@
+"""The supervisor's own commands and events: what workers and the user's program ask of it, and what it asks of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mutoscope.bus import Command, Event
+from mutoscope.runtime.spec import ScopeInfo, ScopeState
+
+# -- asked of the supervisor by workers (and, where it makes sense, by the user's program)
+
+
+class AttachReader(Command, name="scope.attach_reader"):
+    """A row of a camera's ring. `key` names the reader within its worker, so that a successor finds its place again."""
+
+    stream: str
+    key: str
+    policy: str = "every"
+    leases: int = 2
+    on_full: str = "drop"
+    lag_limit: int | None = None
+    at_most_hz: float | None = None
+    group: str | None = None
+    start: str = "new"
+
+
+class AttachWriter(Command, name="scope.attach_writer"):
+    """The producer's place of a ring."""
+
+    stream: str
+
+
+class DetachReader(Command, name="scope.detach_reader"):
+    """The reader `key` of the sender is closed: its row is free."""
+
+    stream: str
+    key: str
+
+
+class CreateTable(Command, name="scope.create_table"):
+    """A table that the sender writes. A successor gets the same one again."""
+
+    table: str
+    dtype: list[Any]
+    capacity: int
+
+
+class AttachTable(Command, name="scope.attach_table"):
+    """A reader of a table; answered once its owner has created it."""
+
+    table: str
+    start: str = "new"
+
+
+class DetachTable(Command, name="scope.detach_table"):
+    """The sender no longer reads this table."""
+
+    table: str
+
+
+class AttachStatus(Command, name="scope.attach_status"):
+    """The status table, to look at."""
+
+
+class FramesNotStored(Command, name="scope.frames_not_stored"):
+    """A lossless consumer will not handle these frames; inclusive range, with the reason for the ledger."""
+
+    stream: str
+    first_id: int
+    last_id: int
+    reason: str
+
+
+class StreamEnded(Command, name="scope.stream_ended"):
+    """A camera's sequence ended: ``complete``, ``exhausted`` (no more data), ``stopped`` or ``error``."""
+
+    stream: str
+    last_id: int
+    reason: str
+    message: str = ""
+
+
+class RecordingFailed(Command, name="scope.recording_failed"):
+    """A recorder cannot go on storing: the run ends in order."""
+
+    stream: str
+    reason: str
+    message: str
+
+
+class ReportCrash(Command, name="scope.report_crash"):
+    """An exception that a worker did not handle; it ends after this."""
+
+    message: str
+    traceback: str
+
+
+class LogLine(Command, name="scope.log_line"):
+    """One line for ``scope.log``."""
+
+    level: int
+    logger: str
+    text: str
+
+
+class Quit(Command, name="Quit"):
+    """End the scope in order, once; anyone may ask."""
+
+    reason: str = "asked to quit"
+
+
+# -- asked of the supervisor by the user's program
+
+
+class StartAcquisition(Command, name="scope.start_acquisition"):
+    """Start the cameras named (all when empty), for so many frames each, or until stopped."""
+
+    frames: int | None = None
+    streams: list[str] = []
+
+
+class StopAcquisition(Command, name="scope.stop_acquisition"):
+    """Stop all cameras; frames in flight are still stored."""
+
+
+class WaitAcquisition(Command, name="scope.wait_acquisition"):
+    """Answered when every camera has ended its sequence and every frame is stored or accounted for."""
+
+
+class GetLedger(Command, name="scope.get_ledger"):
+    """The account of every frame so far."""
+
+
+class GetStatus(Command, name="scope.get_status"):
+    """Workers with state, restarts and last error."""
+
+
+class SetState(Command, name="scope.set_state"):
+    """Change the shared state; fields that are None stay as they are."""
+
+    saving: bool | None = None
+    folder: str | None = None
+    mode: str | None = None
+    settings: dict[str, Any] | None = None
+
+
+class AllowRestart(Command, name="scope.allow_restart"):
+    """Consent to the restart of a worker that can move."""
+
+    worker: str
+
+
+class CloseSource(Command, name="scope.close_source"):
+    """The user's program will push no more frames into this source."""
+
+    stream: str
+
+
+class StopScope(Command, name="scope.stop"):
+    """Stop in order, or, with `now`, at once."""
+
+    now: bool = False
+    reason: str = "stopped"
+
+
+# -- asked of workers by the supervisor
+
+
+class SetUp(Command, name="scope.set_up"):
+    """Run the worker's ``setup``."""
+
+    info: ScopeInfo
+    state: ScopeState
+
+
+class StartStream(Command, name="scope.start_stream"):
+    """Take frames until this ``frame_id`` is published (0: until stopped)."""
+
+    last_id: int = 0
+
+
+class StopStream(Command, name="scope.stop_stream"):
+    """Stop taking frames."""
+
+
+class StopWorker(Command, name="scope.stop_worker"):
+    """Tear down and end."""
+
+    reason: str = "stopped"
+
+
+# -- events
+
+
+class StateChanged(Event, name="scope.state_changed"):
+    """The shared state; the last one is replayed to whoever joins."""
+
+    state: ScopeState
+
+
+class WorkerChanged(Event, name="scope.worker_changed"):
+    """A worker changed its state: started, restarted, hung, failed, ended."""
+
+    worker: str
+    state: str
+    message: str = ""
+
+
+class ScopeEnded(Event, name="scope.ended"):
+    """The last word of the supervisor: why it ended, and the final ledger."""
+
+    reason: str
+    errors: list[str]
+    ledger: dict[str, Any]
+    status: list[dict[str, Any]]
+
+
+class AcquisitionOutcome(msgspec.Struct, frozen=True):
+    """How an acquisition ended: the reason by camera, with its message where one is needed."""
+
+    reasons: dict[str, str]
+    messages: dict[str, str]

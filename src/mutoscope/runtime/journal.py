@@ -1,0 +1,97 @@
+"""What the supervisor writes beside the data: ``scope.log``, ``audit.jsonl``, ``ledger.json`` and a lock that ends with it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from mutoscope.model.errors import ConfigError
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The folder ``<name>.mutoscope`` of a run, or, without one, only the log lines of this process.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Created when missing and locked while this object lives.
+
+    Raises
+    ------
+    ConfigError
+        If another running scope holds the folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        self._lock: TextIO | None = None
+        self._log: TextIO | None = None
+        self._audit: TextIO | None = None
+        self._dead: str | None = None
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "lock", "a", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ConfigError(f"{self.folder} belongs to a scope that is running: choose another name, or stop that one") from None
+        self._log = open(self.folder / "scope.log", "a", encoding="utf-8", buffering=1)
+        self._audit = open(self.folder / "audit.jsonl", "a", encoding="utf-8", buffering=1)
+
+    def line(self, level: int, source: str, text: str) -> None:
+        """Write one line of ``scope.log``: UTC time, level, who, what."""
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        self._write(self._log, f"{stamp} {logging.getLevelName(level):7} {source}: {text}\n")
+
+    def audit(self, who: str, command: str, payload: Any, result: str) -> None:
+        """Write one line of ``audit.jsonl``: who sent which command when, and what came of it."""
+        entry = {"utc_ns": time.time_ns(), "who": who, "command": command, "payload": payload, "result": result}
+        self._write(self._audit, json.dumps(entry, default=str) + "\n")
+
+    def save(self, name: str, document: dict[str, Any]) -> None:
+        """Write a JSON document whole: a reader sees the old one or the new one."""
+        if self.folder is None:
+            return
+        partial = self.folder / f".{name}.{os.getpid()}"
+        try:
+            partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            os.replace(partial, self.folder / name)
+        except OSError as error:
+            self._failed(error)
+
+    @property
+    def failure(self) -> str | None:
+        """Why writing stopped working (a full disk, say), or None."""
+        return self._dead
+
+    def _write(self, file: TextIO | None, text: str) -> None:
+        if file is None:
+            return
+        try:
+            file.write(text)
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        # The journal must never end a run: what could not be written is remembered and said in the final report.
+        self._dead = f"{self.folder}: {error.strerror or error}"
+
+    def close(self) -> None:
+        """Close the files and give the lock back."""
+        for file in (self._log, self._audit, self._lock):
+            if file is not None:
+                try:
+                    file.close()
+                except OSError as error:
+                    self._failed(error)
+        self._log = self._audit = self._lock = None

@@ -1,0 +1,112 @@
+"""Starting worker processes clean (exec, never fork), noticing their end, and saying how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mutoscope.frames import _os
+
+__all__ = ["Child", "describe_exit", "is_stopped", "spawn_module", "write_payload"]
+
+FAULT_BYTES = 65536
+
+
+@dataclass
+class Child:
+    """A running child: its pid, a descriptor that becomes readable when it ends, and where faulthandler writes."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    fault_fd: int
+    bus: socket.socket = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal; it never reaches another process that got the same pid."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def reap(self) -> int:
+        """Collect the exit status of the ended child: the exit code, or minus the signal."""
+        return self.process.wait()
+
+    def fault_text(self) -> str:
+        """What faulthandler wrote when the child crashed in native code, or an empty string."""
+        return os.pread(self.fault_fd, FAULT_BYTES, 0).decode(errors="replace").strip("\0\n ")
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self.pidfd)
+        os.close(self.fault_fd)
+
+
+def write_payload(data: bytes) -> int:
+    """Return a descriptor of an anonymous file that holds `data`, positioned at its start; a child inherits it."""
+    fd = os.memfd_create("mutoscope-payload", os.MFD_CLOEXEC)
+    with open(os.dup(fd), "wb") as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def spawn_module(module: str, payload: bytes, inherited: list[int], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start ``python -m module FD`` in a session of its own; FD holds `payload`, `inherited` are passed on as they are."""
+    fd = write_payload(payload)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(fd)],
+            pass_fds=[fd, *inherited],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+    finally:
+        os.close(fd)
+
+
+def open_pidfd(process: subprocess.Popen[bytes]) -> int:
+    """Return a pidfd of a child that was just started and not yet reaped."""
+    return _os.open_pidfd(process.pid)
+
+
+def describe_exit(status: int) -> str:
+    """Say in words how a process ended.
+
+    >>> describe_exit(-9)
+    'killed by SIGKILL'
+    >>> describe_exit(70)
+    'ended with exit code 70'
+    """
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"ended with exit code {status}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether process `pid` is stopped (SIGSTOP, or under a debugger)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def encode(spec: msgspec.Struct) -> bytes:
+    """Encode a start-up payload."""
+    return msgspec.msgpack.encode(spec)

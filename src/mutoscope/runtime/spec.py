@@ -1,0 +1,125 @@
+"""What a scope is made of, in plain data: it travels from the user's program to the supervisor and on to each worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["ChildSpec", "RecordSpec", "Restart", "ScopeInfo", "ScopeSpec", "ScopeState", "StreamInfo", "StreamSpec", "WorkerSpec"]
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the supervisor does when a worker dies.
+
+    Parameters
+    ----------
+    mode : {"always", "never", "consent"}
+        ``"consent"``: only after :meth:`mutoscope.Scope.allow_restart`, for anything that can move.
+    limit : int
+        More deaths than this within `within_s` seconds and the worker stays down.
+    within_s : float
+        The window of `limit`, in seconds.
+    backoff_s, backoff_max_s : float
+        Pause before a restart in seconds; it doubles with each death within the window, up to the maximum.
+    """
+
+    mode: str = "always"
+    limit: int = 8
+    within_s: float = 60.0
+    backoff_s: float = 0.02
+    backoff_max_s: float = 5.0
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One camera (or source) as every worker sees it in ``self.scope.cameras``."""
+
+    name: str
+    shape: tuple[int, int]
+    dtype: str
+    rate_hz: float | None = None
+    pixel_size_um: float | None = None
+    settings: dict[str, Any] = {}
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A camera's stream: its description, its ring, who fills it and who records it."""
+
+    info: StreamInfo
+    slots: int
+    slot_bytes: int
+    producer: str | None
+    recorder: str | None = None
+    first_id: int = 1
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process: its name, its class as an inherited payload, and what happens when it dies."""
+
+    name: str
+    kind: str
+    label: str
+    payload: bytes
+    restart: Restart = Restart()
+    moves: bool = False
+    recovery_deadline_s: float = 30.0
+
+
+class RecordSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Where frames are stored, and what happens to what stands there already."""
+
+    path: str
+    folder: str
+    overwrite: bool = False
+    resume: bool = False
+    reserve_bytes: int = 0
+
+
+class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the supervisor needs to start."""
+
+    name: str
+    streams: list[StreamSpec]
+    workers: list[WorkerSpec]
+    record: RecordSpec | None = None
+    folder: str | None = None
+    outlive: bool = False
+    settings: dict[str, Any] = {}
+    hang_report_s: float = 5.0
+    recorder_hang_s: float = 30.0
+    setup_timeout_s: float = 60.0
+
+
+class ScopeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``self.scope`` of a worker holds: cameras by name, workers, tables known when it was set up."""
+
+    name: str
+    cameras: dict[str, StreamInfo]
+    workers: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+    record_path: str | None = None
+    reserve_bytes: int = 0
+
+
+class ScopeState(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``self.state`` of a worker holds; it is the same everywhere, also after a restart."""
+
+    acquiring: bool = False
+    saving: bool = True
+    folder: str | None = None
+    mode: str = "idle"
+    settings: dict[str, Any] = {}
+
+
+class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The start-up payload of one worker process; descriptors are numbers that the child inherits."""
+
+    worker: WorkerSpec
+    supervisor_pid: int
+    bus_fd: int
+    fault_fd: int
+    status_meta: dict[str, Any]
+    status_fds: list[int]
+    status_row: int
+    incarnation: int
+    grace_s: float
