@@ -222,13 +222,12 @@ def main(payload_fd: int) -> int:
         spec = msgspec.msgpack.decode(file.read(), type=ChildSpec)
     faulthandler.enable(file=spec.fault_fd, all_threads=True)
     _os.name_process(f"mutoscope:{spec.worker.name}")
-    kind, settings = None, {}
     try:
+        sys.path[:] = spec.sys_path
         kind, settings = unpack(spec.worker.payload, f"worker {spec.worker.name}")
-        worker: Worker = kind.__new__(kind)
+        worker: Worker = kind()
         for key, value in settings.items():
             setattr(worker, key, value)
-        worker.__init__()  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001  (top of a process: reported, then it ends)
         return _fail_before_start(spec, error)
     host = WorkerHost(spec, worker)

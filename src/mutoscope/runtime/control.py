@@ -55,9 +55,10 @@ class AttachTable(Command, name="scope.attach_table"):
 
 
 class DetachTable(Command, name="scope.detach_table"):
-    """The sender no longer reads this table."""
+    """The sender no longer reads this table; `row` is its place there."""
 
     table: str
+    row: int
 
 
 class AttachStatus(Command, name="scope.attach_status"):
@@ -88,21 +89,6 @@ class RecordingFailed(Command, name="scope.recording_failed"):
     stream: str
     reason: str
     message: str
-
-
-class ReportCrash(Command, name="scope.report_crash"):
-    """An exception that a worker did not handle; it ends after this."""
-
-    message: str
-    traceback: str
-
-
-class LogLine(Command, name="scope.log_line"):
-    """One line for ``scope.log``."""
-
-    level: int
-    logger: str
-    text: str
 
 
 class Quit(Command, name="Quit"):
@@ -152,10 +138,8 @@ class AllowRestart(Command, name="scope.allow_restart"):
     worker: str
 
 
-class CloseSource(Command, name="scope.close_source"):
-    """The user's program will push no more frames into this source."""
-
-    stream: str
+class AwaitStart(Command, name="scope.await_start"):
+    """Answered when every worker is set up, or with the error that prevents it."""
 
 
 class StopScope(Command, name="scope.stop"):
@@ -178,11 +162,14 @@ class SetUp(Command, name="scope.set_up"):
 class StartStream(Command, name="scope.start_stream"):
     """Take frames until this ``frame_id`` is published (0: until stopped)."""
 
+    stream: str
     last_id: int = 0
 
 
 class StopStream(Command, name="scope.stop_stream"):
     """Stop taking frames."""
+
+    stream: str
 
 
 class StopWorker(Command, name="scope.stop_worker"):
@@ -206,6 +193,28 @@ class WorkerChanged(Event, name="scope.worker_changed"):
     worker: str
     state: str
     message: str = ""
+
+
+class ReportCrash(Event, name="scope.report_crash"):
+    """An exception that a worker did not handle; it ends after this."""
+
+    message: str
+    traceback: str
+
+
+class LogLine(Event, name="scope.log_line"):
+    """One line for ``scope.log``."""
+
+    level: int
+    logger: str
+    text: str
+
+
+class Notice(Event, name="scope.notice"):
+    """Something that whoever runs the scope should know."""
+
+    level: int
+    text: str
 
 
 class ScopeEnded(Event, name="scope.ended"):

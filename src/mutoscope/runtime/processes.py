@@ -67,7 +67,7 @@ def spawn_module(module: str, payload: bytes, inherited: list[int], environment:
     fd = write_payload(payload)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", module, str(fd)],
+            [sys.executable, "-P", "-m", module, str(fd)],
             pass_fds=[fd, *inherited],
             stdin=subprocess.DEVNULL,
             start_new_session=True,

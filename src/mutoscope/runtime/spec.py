@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ChildSpec", "RecordSpec", "Restart", "ScopeInfo", "ScopeSpec", "ScopeState", "StreamInfo", "StreamSpec", "WorkerSpec"]
+__all__ = ["ChildSpec", "RecordSpec", "Restart", "ScopeInfo", "ScopeSpec", "ScopeState", "StreamInfo", "StreamSpec", "SupervisorSpec", "WorkerSpec"]
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +84,7 @@ class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordSpec | None = None
     folder: str | None = None
     outlive: bool = False
+    sys_path: list[str] = []
     settings: dict[str, Any] = {}
     hang_report_s: float = 5.0
     recorder_hang_s: float = 30.0
@@ -123,3 +124,11 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     status_row: int
     incarnation: int
     grace_s: float
+    sys_path: list[str]
+
+
+class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The start-up payload of the supervisor: the scope, and the inherited connection to the user's program."""
+
+    scope: ScopeSpec
+    program_fd: int

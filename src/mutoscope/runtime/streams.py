@@ -53,7 +53,7 @@ class Stream:
         if known is not None and known.row is not None and self.ring_row(known.row).pid:
             raise ConfigError(f"{worker} already reads {self.name} with key {command.key!r}: give the second reader a key of its own")
         row = known.row if known is not None and known.policy == command.policy else None
-        handle = self.ring.assign_reader(
+        meta, fds = self.ring.assign_reader(
             pid=pid,
             policy=command.policy,
             leases=command.leases,
@@ -66,17 +66,16 @@ class Stream:
             row=row,
         )
         if known is None or row is None:
-            known = _Reader(worker, command.key, command.policy, handle.meta["row"])
+            known = _Reader(worker, command.key, command.policy, meta["row"])
             self.readers[worker, command.key] = known
-        return handle.meta, handle.fds
+        return meta, fds
 
     def attach_writer(self, worker: str, pid: int) -> Handle:
         """Make `worker` the producer."""
         if self.producer is not None:
             raise ConfigError(f"{self.name} already has a producer, {self.producer}")
         self.producer = worker
-        handle = self.ring.assign_writer(pid=pid)
-        return handle.meta, handle.fds
+        return self.ring.assign_writer(pid=pid)
 
     def detach_reader(self, worker: str, key: str) -> None:
         """Free the row of a reader that was closed; its account stays."""
@@ -145,7 +144,7 @@ def _consumer(reader: _Reader, row: RowStatistics, head: int) -> dict[str, Any]:
     if reader.policy not in LOSSLESS:
         return {"policy": reader.policy, "offered": row.offered, "shown": row.shown, "skipped": row.skipped}
     dropped = {
-        reason: {"count": ids.count, "ids": [list(pair) for pair in ids.ranges()]} for reason, ids in reader.not_stored.items()
+        reason: {"count": ids.count, "ids": ids.to_list()} for reason, ids in reader.not_stored.items()
     }
     named = sum(entry["count"] for entry in dropped.values())
     if row.dropped:
