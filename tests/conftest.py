@@ -89,3 +89,40 @@ def external_data() -> Path:
     if folder is None:
         pytest.skip(f"no real inputs: set {EXTERNAL} to their folder")
     return folder
+
+
+# With CI=true a skipped test is a failure, except those marked external_data and opt_in, which are counted and printed.
+MAY_SKIP = ("external_data", "opt_in")
+_skipped: dict[str, int] = dict.fromkeys(MAY_SKIP, 0)
+
+
+def _marker_that_may_skip(item: pytest.Item) -> str | None:
+    return next((name for name in MAY_SKIP if item.get_closest_marker(name) is not None), None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        marker = _marker_that_may_skip(item)
+        if marker is not None:
+            _skipped[marker] += 1
+        elif os.environ.get("CI") == "true":
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, which fails in CI: {report.longrepr[2]}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-untyped-def]
+    """A module that skips itself as a whole cannot carry a marker that excuses it."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped as a whole, which fails in CI: {report.longrepr[2]}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter) -> None:  # type: ignore[no-untyped-def]
+    counts = ", ".join(f"{count} {name}" for name, count in _skipped.items())
+    terminalreporter.write_line(f"skipped by marker: {counts}")

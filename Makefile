@@ -1,0 +1,54 @@
+# Two commands: `make demo` and `make test`. Both make their own Python environment; neither needs a C compiler.
+# Needed beforehand: make, and Python >= 3.11 with venv.
+#
+#   make demo  ARGS="--frames 500 --headless"    the simulated microscope (`mutoscope demo`)
+#   make test  ARGS="-k ring -x"                 style, types, layers, then pytest
+#   make bench ARGS="--quick"                    every benchmark, one after the other
+#   make clean                                   environments and caches away
+
+PYTHON ?= python3
+ARGS ?=
+
+DEMO := .venv-demo
+TEST := .venv
+BUILD_FILES := pyproject.toml hatch_build.py $(wildcard src/mutoscope/frames/_core/*.[ch]) src/mutoscope/frames/_compile.py
+SOURCES := $(shell find src -name '*.py')
+PIP := -m pip --disable-pip-version-check --no-input -q
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)/.installed
+	@$(DEMO)/bin/mutoscope demo $(ARGS)
+
+test: $(TEST)/.installed lint
+	@$(TEST)/bin/python -m pytest --doctest-modules src tests $(ARGS)
+
+lint: $(TEST)/.installed
+	@$(TEST)/bin/ruff check
+	@$(TEST)/bin/ruff format --check
+	@$(TEST)/bin/mypy
+	@$(TEST)/bin/lint-imports
+
+bench: $(TEST)/.installed
+	@for name in ring bus storage live faults; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
+
+# The stamp is written last: an interrupted set-up starts again.
+$(DEMO)/.installed: $(BUILD_FILES) $(SOURCES)
+	@PYTHON=$(PYTHON) tools/environment $(DEMO)
+	@echo "Installing Mutoscope into $(DEMO) (the first time takes a minute) ..."
+	@$(DEMO)/bin/python $(PIP) install .
+	@touch $@
+
+$(TEST)/.installed: $(BUILD_FILES)
+	@PYTHON=$(PYTHON) tools/environment --system-packages $(TEST)
+	@echo "Installing Mutoscope and its test tools into $(TEST) (the first time takes some minutes) ..."
+	@$(TEST)/bin/python $(PIP) install --upgrade "pip>=25.1"
+	@$(TEST)/bin/python $(PIP) install --editable . --group dev
+	@$(TEST)/bin/python -m mutoscope.frames._compile
+	@touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f src/mutoscope/frames/_core/*.so
