@@ -47,13 +47,16 @@ def _describe(dtype: np.dtype[Any]) -> list[Any]:
     return described
 
 
-def _rebuild(described: Sequence[Any]) -> np.dtype[Any]:
+def _rebuild(described: Any) -> np.dtype[Any]:
     parts: list[tuple[str, Any, tuple[int, ...]]] = []
-    for name, kind, shape in described:
-        if not isinstance(name, str) or not isinstance(kind, str | list | tuple):
-            raise ConfigError(f"a table's columns cannot be described by {described!r}")
-        parts.append((name, np.dtype(kind) if isinstance(kind, str) else _rebuild(kind), tuple(int(n) for n in shape)))
-    return np.dtype(parts)
+    try:
+        for name, kind, shape in described:
+            if not isinstance(name, str) or not isinstance(kind, str | list | tuple):
+                raise TypeError(f"column {name!r} of kind {kind!r}")
+            parts.append((name, np.dtype(kind) if isinstance(kind, str) else _rebuild(kind), tuple(int(n) for n in shape)))
+        return np.dtype(parts)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a table's columns cannot be rebuilt from {described!r}: {error}") from error
 
 
 class Columns:
@@ -85,12 +88,15 @@ class Columns:
         self._scratch: Rows = np.zeros(1, self.dtype)
         self._scratch_address = address_of(self._scratch)
         self._integers: list[tuple[int, int, int]] = []
+        self._floats: list[int] = []
         self._texts: list[tuple[int, int]] = []
         for index, column in enumerate(self.names):
             kind = (self.dtype.fields or {})[column][0]
             if kind.kind in "iu":
                 limits = np.iinfo(kind)
                 self._integers.append((index, int(limits.min), int(limits.max)))
+            elif kind.kind == "f":
+                self._floats.append(index)
             elif kind.kind in "SU":
                 self._texts.append((index, kind.itemsize // (4 if kind.kind == "U" else 1)))
 
@@ -134,6 +140,9 @@ class Columns:
                 raise self._error(rows, f"{self.names[index]} takes whole numbers, not {value!r}") from None
             if not low <= whole <= high:
                 raise self._error(rows, f"{self.names[index]} takes {low} to {high}")
+        for index in self._floats:
+            if not hasattr(values[index], "__float__"):  # NumPy would read text, and take None for nan
+                raise self._error(rows, f"{self.names[index]} takes numbers, not {values[index]!r}")
         for index, length in self._texts:
             if not isinstance(values[index], str | bytes) or len(values[index]) > length:
                 raise self._error(rows, f"{self.names[index]} takes text of at most {length} characters")
@@ -150,8 +159,10 @@ class Columns:
             raise self._error(f"an array of {rows.dtype}, shape {rows.shape}", "a batch is 1-D with the same column names")
         packed = np.empty(len(rows), self.dtype)
         for column in self.names:
+            wanted = packed.dtype[column].base
+            both_whole = wanted.kind in "iu" and rows.dtype[column].base.kind in "iu"  # then the values decide
             try:
-                converted = rows[column].astype(packed.dtype[column].base, casting="same_kind")
+                converted = rows[column].astype(wanted, casting="unsafe" if both_whole else "same_kind")
             except TypeError as error:
                 raise self._error(f"an array of {rows.dtype}", f"{column}: {error}") from error
             if converted.dtype.kind in "iuSU" and not np.array_equal(converted, rows[column]):

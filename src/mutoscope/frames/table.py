@@ -329,7 +329,7 @@ class _End:
             if not native.fits(self._data, self.capacity, self._columns.dtype.itemsize):
                 raise ConfigError(f"the segment of table {self.name!r} is not a table of {self._columns.dtype}")
         except BaseException:
-            self.close()
+            _End.close(self)
             raise
 
     @classmethod
