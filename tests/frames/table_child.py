@@ -66,6 +66,25 @@ def read(reader: TableReader, until: int, pause_reads: int = 0) -> None:
     say(delivered=delivered, lost=reader.lost, row_id=reader.row_id)
 
 
+def flood_wide(writer: TableWriter, count: int) -> None:
+    """Append long rows, each filled with its own number."""
+    made = np.empty(1, writer.dtype)
+    for value in range(1, count + 1):
+        made["fill"] = value
+        writer.append(made)
+
+
+def read_wide(reader: TableReader, until: int) -> None:
+    """Take long rows: one that mixes two numbers is torn."""
+    say(ready=True)
+    delivered = 0
+    while reader.row_id < until:
+        fill = reader.read(timeout_s=20.0)["fill"]
+        assert (fill == reader.row_ids[:, None]).all(), "torn row"
+        delivered += len(fill)
+    say(delivered=delivered, lost=reader.lost)
+
+
 def take(reader: TableReader, max_rows: int, times: int) -> None:
     """Take a few rows at a time."""
     for _ in range(times):

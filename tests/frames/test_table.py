@@ -392,6 +392,19 @@ def test_an_overrun_reader_sees_no_torn_row_and_exact_counts(start: Callable[...
         assert answer["lost"] > 0
 
 
+def test_long_rows_that_are_overwritten_while_read_are_lost_not_torn(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    total = 60_000
+    with Table.create("t", [("fill", "u8", (1000,))], capacity=2) as table:
+        reader = start("read_wide", table.assign_reader(pid=os.getpid()), until=total)
+        assert first_line(reader) == {"ready": True}
+        said(start("flood_wide", table.assign_writer(pid=os.getpid()), count=total))
+        (answer,) = said(reader)
+        assert answer["delivered"] + answer["lost"] == total
+        assert min(answer["delivered"], answer["lost"]) > 0
+
+
 def _append_ten(writer: TableWriter) -> None:
     for value in range(1, 11):
         writer.append(row(value))
