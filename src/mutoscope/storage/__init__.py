@@ -1,1 +1,34 @@
-"""storage."""
+"""Where pixels rest: streams of frames that are written to disk, and read, while they grow.
+
+A data set is made by `create_recording` (or `open_writer`, for one stream), which one process calls; each image has one
+writer, which closes it. Readers open it at any time, in any process. Nothing but the data set itself is left behind: a
+writer's lock ends with its process.
+"""
+
+from mutoscope.storage.reader import FrameStreamReader
+from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
+from mutoscope.storage.recover import ImageReport, RecoverReport, recover
+from mutoscope.storage.space import bytes_per_frame, free_bytes
+from mutoscope.storage.stream import info, open_reader, open_writer
+from mutoscope.storage.writer import Durability, FrameStreamWriter, Receipt, WriterStatistics
+
+__all__ = [
+    "CameraLayout",
+    "Durability",
+    "FrameStreamReader",
+    "FrameStreamWriter",
+    "ImageReport",
+    "Receipt",
+    "RecoverReport",
+    "Recording",
+    "WriterStatistics",
+    "bytes_per_frame",
+    "create_recording",
+    "free_bytes",
+    "info",
+    "open_image_writer",
+    "open_reader",
+    "open_writer",
+    "recover",
+    "write_attributes",
+]

@@ -1,0 +1,275 @@
+"""The layout on disk, version 1.0: its names, its numbers, and its documents of Zarr 3 and OME-Zarr 0.5.
+
+``docs/layout.md`` is its specification.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mutoscope.model.errors import ConfigError, DatasetError
+from mutoscope.storage import _shard
+
+LAYOUT_VERSION = "1.0"
+NAMESPACE = "mutoscope"
+LEVEL = "0"
+FRAMES = "frames"
+OME = "OME"
+
+RECORDS_PER_CHUNK = 16384
+"""Values of one chunk file of a flat array: 128 KiB of 8 bytes each, reserved when the file is created."""
+
+SHARD_BYTES = 128 * 1024 * 1024
+MAX_FRAMES_PER_SHARD = 4096
+STRIP_BYTES = 512 * 1024
+MAX_FRAME_BYTES = 1 << 40
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+
+DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+
+FLAT_ARRAYS: dict[str, tuple[str, Any]] = {
+    "frame_id": ("uint64", 0),
+    "tick": ("uint64", 0),
+    "monotonic_ns": ("int64", 0),
+    "utc_ns": ("int64", 0),
+    "exposure_ms": ("float64", "NaN"),
+}
+"""Name → Zarr data type and fill value of the arrays that every image has."""
+
+PLANE_ARRAYS: dict[str, tuple[str, Any]] = dict.fromkeys(("t", "c", "z", "position"), ("int32", -1))
+"""The arrays of an image whose frames carry a plane index; -1 is unknown."""
+
+_CAMERA = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_IMAGE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:\.([1-9][0-9]{0,5}))?")
+
+
+def check_camera_name(name: str) -> str:
+    """Return `name`, or raise if it cannot name a camera's image on disk."""
+    if not isinstance(name, str) or not _CAMERA.fullmatch(name) or name in (OME, LEVEL, FRAMES, "labels"):
+        raise ConfigError(
+            f"{name!r} cannot name a camera: at most 64 letters, digits, _ and -, "
+            f"and not {LEVEL!r}, {FRAMES!r}, 'labels' or {OME!r}"
+        )
+    return name
+
+
+def split_image_name(name: str) -> tuple[str, int] | None:
+    """Return the camera and the segment number of an image group's name, None if it is not one."""
+    match = _IMAGE.fullmatch(name)
+    if match is None or match[1] in (OME, LEVEL, FRAMES, "labels"):
+        return None
+    return match[1], int(match[2] or 0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """The geometry of one image's pixels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        A frame's (y, x).
+    dtype : str
+        One of `DTYPES`.
+    frames_per_shard : int
+        Frames of one shard file.
+    strip : int
+        Rows of one inner chunk; it divides y.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    frames_per_shard: int
+    strip: int
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def strips(self) -> int:
+        return self.shape[0] // self.strip
+
+    @property
+    def shard_chunks(self) -> int:
+        return self.frames_per_shard * self.strips
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of pixels of a full shard."""
+        return self.frames_per_shard * self.frame_bytes
+
+    @property
+    def index_length(self) -> int:
+        return _shard.index_length(self.shard_chunks)
+
+    @property
+    def shard_bytes(self) -> int:
+        return self.pixel_bytes + self.index_length
+
+    def index(self, frames: int | None = None) -> bytes:
+        """Return a shard's index of which the first `frames` frames are stored; all, if not given."""
+        stored = None if frames is None else frames * self.strips
+        return _shard.index_bytes(self.shard_chunks, self.frame_bytes // self.strips, stored)
+
+
+def plan_level(shape: tuple[int, int], dtype: DTypeLike, frames_per_shard: int | None = None) -> Level:
+    """Choose strips and shards for frames of `shape` and `dtype`, or raise if they cannot be stored."""
+    try:
+        height, width = (int(value) for value in shape)
+    except (TypeError, ValueError):
+        raise ConfigError(f"a frame's shape is (y, x), two positive numbers, not {shape!r}") from None
+    if height < 1 or width < 1:
+        raise ConfigError(f"a frame's shape is (y, x), two positive numbers, not {shape!r}")
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        raise ConfigError(f"{dtype!r} is not a data type") from None
+    if name not in DTYPES:
+        raise ConfigError(f"frames of {name} cannot be stored; these can: {', '.join(DTYPES)}")
+    row_bytes = width * np.dtype(name).itemsize
+    frame_bytes = height * row_bytes
+    if frame_bytes > MAX_FRAME_BYTES:
+        raise ConfigError(f"a frame of {frame_bytes} bytes is larger than this layout stores ({MAX_FRAME_BYTES})")
+    divisors = {part for low in range(1, math.isqrt(height) + 1) if height % low == 0 for part in (low, height // low)}
+    strip = min(sorted(divisors), key=lambda rows: abs(math.log(rows * row_bytes / STRIP_BYTES)))
+    if frames_per_shard is None:
+        frames_per_shard = max(4, min(MAX_FRAMES_PER_SHARD, SHARD_BYTES // frame_bytes))
+    elif not 1 <= frames_per_shard <= 65536:
+        raise ConfigError(f"frames_per_shard lies between 1 and 65536, not {frames_per_shard}")
+    return Level((height, width), name, int(frames_per_shard), strip)
+
+
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_BYTES = {"name": "bytes"}
+
+
+def _bytes_codec(dtype: str) -> dict[str, Any]:
+    return _BYTES if np.dtype(dtype).itemsize == 1 else _LITTLE
+
+
+def level_document(level: Level, frames: int) -> dict[str, Any]:
+    """Return the ``zarr.json`` of an image's pixels that declares `frames` frames."""
+    height, width = level.shape
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [frames, height, width],
+        "data_type": level.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [level.frames_per_shard, height, width]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if level.dtype[0] != "f" else 0.0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, level.strip, width],
+                    "codecs": [_bytes_codec(level.dtype)],
+                    "index_codecs": [_LITTLE, {"name": "crc32c"}],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "dimension_names": ["t", "y", "x"],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def flat_document(name: str, length: int) -> dict[str, Any]:
+    """Return the ``zarr.json`` of one flat array, one value a frame."""
+    dtype, fill = (FLAT_ARRAYS | PLANE_ARRAYS)[name]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [length],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [RECORDS_PER_CHUNK]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [_LITTLE],
+        "dimension_names": ["t"],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def group_document(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def ome_image(name: str, pixel_size_um: float | None, rate_hz: float | None) -> dict[str, Any]:
+    """Return the OME-Zarr 0.5 metadata of an image with one level and the axes t, y, x.
+
+    An unknown pixel size is scale 1 without a unit, and so is an unknown frame rate.
+    """
+    space = {"type": "space"} if pixel_size_um is None else {"type": "space", "unit": "micrometer"}
+    time = {"type": "time"} if rate_hz is None else {"type": "time", "unit": "second"}
+    scale = [1.0 if rate_hz is None else 1.0 / rate_hz, *(2 * [1.0 if pixel_size_um is None else float(pixel_size_um)])]
+    transformations = [{"type": "scale", "scale": scale}]
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": name,
+                "axes": [{"name": "t", **time}, {"name": "y", **space}, {"name": "x", **space}],
+                "datasets": [{"path": LEVEL, "coordinateTransformations": transformations}],
+            }
+        ],
+    }
+
+
+def parse_level(document: dict[str, Any], where: str) -> tuple[Level, int]:
+    """Return the geometry and the declared number of frames of a level's ``zarr.json``.
+
+    Raises
+    ------
+    DatasetError
+        If it is anything but what `level_document` writes.
+    """
+    try:
+        frames, height, width = document["shape"]
+        chunk = document["chunk_grid"]["configuration"]["chunk_shape"]
+        inner = document["codecs"][0]["configuration"]["chunk_shape"]
+        level = Level((height, width), document["data_type"], chunk[0], inner[1])
+        numbers = (frames, height, width, level.frames_per_shard, level.strip)
+        sane = (
+            all(type(value) is int for value in numbers)
+            and level.dtype in DTYPES
+            and 0 <= frames < 2**53
+            and min(numbers[1:]) > 0
+            and height % level.strip == 0
+            and level.frames_per_shard <= 65536
+            and level.frame_bytes <= MAX_FRAME_BYTES
+        )
+        if sane and _same(level_document(level, frames), document):
+            return level, frames
+    except (KeyError, IndexError, TypeError, ValueError):
+        pass
+    raise DatasetError(f"{where}: its metadata are not those of layout {LAYOUT_VERSION}, or are damaged")
+
+
+def parse_flat(document: dict[str, Any], name: str, where: str) -> int:
+    """Return the declared length of a flat array, or raise if its ``zarr.json`` is not one of this layout."""
+    shape = document.get("shape")
+    length = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
+    if type(length) is int and 0 <= length < 2**53 and _same(flat_document(name, length), document):
+        return length
+    raise DatasetError(f"{where}: its metadata are not those of layout {LAYOUT_VERSION}, or are damaged")
+
+
+def _same(expected: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether all that decides how bytes are read is as expected; attributes are anybody's."""
+    skipped = {"attributes"}
+    return {k: v for k, v in expected.items() if k not in skipped} == {k: v for k, v in document.items() if k not in skipped}

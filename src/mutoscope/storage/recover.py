@@ -1,0 +1,150 @@
+"""After a crash: trim the tail, remove what was half-written. Acknowledged frames are never touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mutoscope.model.errors import DatasetError
+from mutoscope.storage import _files, _flat, _layout, _seal
+from mutoscope.storage.recording import adopt_unlisted, find_recording
+
+__all__ = ["ImageReport", "RecoverReport", "recover"]
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What `recover` found and did in one image.
+
+    Attributes
+    ----------
+    image : str
+        Its group; ``"."`` is the root.
+    frames : int
+        Written frames that it holds, up to the last one.
+    actions : tuple of str
+        What was done, in words; empty if nothing was needed.
+    """
+
+    image: str
+    frames: int
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecoverReport:
+    """What `recover` found and did.
+
+    Attributes
+    ----------
+    path : str
+        The data set.
+    images : tuple of ImageReport
+        One for each image.
+    actions : tuple of str
+        What was done to the recording as a whole.
+    """
+
+    path: str
+    images: tuple[ImageReport, ...]
+    actions: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.actions) or any(image.actions for image in self.images)
+
+    def summary(self) -> str:
+        """Return the report as lines of text."""
+        lines = [f"{self.path}: {'repaired' if self.changed else 'nothing to repair'}", *self.actions]
+        for image in self.images:
+            lines.append(f"{image.image}: {image.frames} frames" + "".join(f"; {action}" for action in image.actions))
+        return "\n".join(lines)
+
+
+def recover(path: str | os.PathLike[str]) -> RecoverReport:
+    """Bring a recording that was not closed in order into the state that closing leaves. Doing it again changes nothing.
+
+    The declared length becomes that of the written frames, the last shard is trimmed, left-over files are removed and
+    images that were not listed yet are listed. A recording that was closed is not changed.
+
+    Parameters
+    ----------
+    path : path
+        Of the root.
+
+    Raises
+    ------
+    ScopeStateError
+        If a writer has it open.
+    DatasetError, DatasetNotFoundError
+        If it is not a recording, or too damaged.
+    """
+    recording = find_recording(Path(path).absolute())
+    adopted = adopt_unlisted(recording)
+    actions = tuple(f"listed {name}" for name in adopted.images if name not in recording.images)
+    return RecoverReport(
+        str(recording.path), tuple(_recover_image(adopted.folder(name), name) for name in adopted.images), actions
+    )
+
+
+def _recover_image(image: Path, name: str) -> ImageReport:
+    lock = _seal.hold_image(image)
+    try:
+        own = _own(image)
+        actions = [f"removed {part}" for part in _seal.remove_parts(image)]
+        actions += _restore_documents(image, own)
+        frames, _ = _flat.last_written(image / _layout.FRAMES / "frame_id")
+        document = _files.read_document(image, f"{_layout.LEVEL}/zarr.json")
+        level, _ = _layout.parse_level(document, str(image / _layout.LEVEL))
+        state = "recovered" if own.get("state") not in ("closed", "recovered") else str(own["state"])
+        actions += _seal.seal(image, level, frames, state)
+        return ImageReport(name, frames, tuple(actions))
+    finally:
+        os.close(lock)
+
+
+def _own(image: Path) -> dict[str, Any]:
+    own = _files.attributes_of(_files.read_document(image, "zarr.json"), image).get(_layout.NAMESPACE)
+    if not isinstance(own, dict):
+        raise DatasetError(f"{image}: was not written by Mutoscope")
+    return own
+
+
+def _restore_documents(image: Path, own: dict[str, Any]) -> list[str]:
+    """Write array documents anew that a power cut left empty or torn: all that they say is known."""
+    actions = []
+    staging = image / _layout.LEVEL
+    for name in _layout.FLAT_ARRAYS:
+        relative = f"{_layout.FRAMES}/{name}/zarr.json"
+        try:
+            _layout.parse_flat(_files.read_document(image, relative), name, relative)
+        except DatasetError:
+            if (image / relative).is_symlink():
+                raise
+            _files.replace_document(image / relative, _layout.flat_document(name, 0), staging)
+            actions.append(f"restored {relative}")
+    relative = f"{_layout.LEVEL}/zarr.json"
+    try:
+        _layout.parse_level(_files.read_document(image, relative), relative)
+    except DatasetError:
+        level = _saved_level(own)
+        if level is None or (image / relative).is_symlink():
+            raise
+        _files.replace_document(image / relative, _layout.level_document(level, 0), staging)
+        actions.append(f"restored {relative}")
+    return actions
+
+
+def _saved_level(own: dict[str, Any]) -> _layout.Level | None:
+    saved = own.get("level")
+    if not isinstance(saved, dict):
+        return None
+    try:
+        level = _layout.Level(tuple(saved["shape"]), saved["dtype"], saved["frames_per_shard"], saved["strip"])
+        _layout.parse_level(_layout.level_document(level, 0), "saved level")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, DatasetError):
+        return None
+    return level

@@ -1,0 +1,198 @@
+"""The public entrance: open a stream for writing or reading, and look at one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mutoscope.model.errors import ConfigError
+from mutoscope.storage import _files, _layout
+from mutoscope.storage.reader import FrameStreamReader
+from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
+from mutoscope.storage.writer import Durability, FrameStreamWriter
+
+__all__ = ["info", "open_reader", "open_writer"]
+
+BACKEND = "ome-zarr"
+
+
+def open_writer(
+    path: str | os.PathLike[str],
+    *,
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    backend: str | None = None,
+    name: str = "camera",
+    pixel_size_um: float | None = None,
+    rate_hz: float | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    durability: Durability = "process",
+    frames_per_shard: int | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> FrameStreamWriter:
+    """Make a data set for one stream of frames and open its writer.
+
+    Parameters
+    ----------
+    path : path
+        Of the data set, ``….ome.zarr``.
+    shape : tuple of int
+        (y, x) of every frame.
+    dtype : dtype
+        uint8, uint16, uint32, int8, int16, int32, float32 or float64.
+    backend : str, optional
+        ``"ome-zarr"``; by the path's suffix, if not given.
+    name : str
+        Of the image.
+    pixel_size_um, rate_hz : float, optional
+        Saved as the scale; unknown is scale 1 without a unit.
+    overwrite : bool
+        Replace an existing data set.
+    resume : bool
+        Continue an existing recording in a further image of it; ids follow its last stored one.
+    durability : {"process", "power"}
+        What acknowledged frames survive: the death of every process, or (within a second) a power cut as well.
+    frames_per_shard : int, optional
+        Frames of one file; 128 MiB worth, if not given.
+    attributes : mapping, optional
+        Saved under ``mutoscope`` of the root's attributes.
+
+    Returns
+    -------
+    FrameStreamWriter
+        A context manager.
+
+    Raises
+    ------
+    DatasetExistsError, ConfigError, ScopeStateError, DiskFullError
+        As `create_recording`.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from mutoscope import storage
+    >>> folder = tempfile.mkdtemp()
+    >>> with storage.open_writer(f"{folder}/run.ome.zarr", shape=(4, 6), dtype="uint16") as writer:
+    ...     receipt = writer.append(np.ones((4, 6), "uint16"))
+    >>> receipt
+    Receipt(position=0, frame_id=1, durable='process')
+    >>> with storage.open_reader(f"{folder}/run.ome.zarr") as reader:
+    ...     len(reader), int(reader[0].sum())
+    (1, 24)
+    """
+    _check_backend(Path(path), backend)
+    layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard)
+    recording = create_recording(path, {name: layout}, overwrite=overwrite, resume=resume, attributes=attributes)
+    return open_image_writer(recording, name, durability=durability)
+
+
+def _check_backend(path: Path, backend: str | None) -> None:
+    if backend is None and path.suffix in ("", ".zarr"):
+        return
+    if backend is None:
+        raise ConfigError(f"{path}: no writer for {path.suffix!r}; end the name in .ome.zarr, or say backend={BACKEND!r}")
+    if backend != BACKEND:
+        raise ConfigError(f"there is no backend {backend!r}; there is {BACKEND!r}")
+
+
+def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> FrameStreamReader:
+    """Open one image of a recording for reading, while it is written or later.
+
+    Parameters
+    ----------
+    path : path
+        Of the recording's root.
+    camera : str, optional
+        Which one, if there are several; ``"<camera>.1"``, … for the images that a change of shape or a resumed run made.
+        A plain camera name means its first image.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If nothing is there.
+    DatasetError
+        If it is not a recording, or damaged.
+    ConfigError
+        If there is no such camera, or several and none was named.
+    """
+    recording = find_recording(path)
+    cameras = recording.cameras
+    if camera is None:
+        if len(cameras) > 1:
+            raise ConfigError(f"{recording.path}: has several cameras, name one: {', '.join(cameras)}")
+        camera = next(iter(cameras))
+    image = recording.images_of(camera)[0] if camera in cameras else camera
+    if image not in recording.images:
+        known = [*cameras, *(name for name in recording.images if "." in name and name != ".")]
+        raise ConfigError(f"{recording.path}: has no camera {camera!r}; it has {', '.join(known)}")
+    return FrameStreamReader(recording.path, recording.folder(image))
+
+
+def info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Describe a recording in plain values.
+
+    Returns
+    -------
+    dict
+        ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
+        ``settings``, ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
+        (t, y, x), ``dtype``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``, ``last_frame_id``
+        (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``, ``rate_hz`` (measured, None if unknown),
+        ``nominal_rate_hz``, ``pixel_size_um``.
+
+    Raises
+    ------
+    DatasetNotFoundError, DatasetError
+        If nothing is there, or it is not a recording or damaged.
+    """
+    recording = find_recording(path)
+    root = _files.attributes_of(_files.read_document(recording.path, "zarr.json"), recording.path)[_layout.NAMESPACE]
+    images = [_image_info(recording.path, recording.folder(name), name) for name in recording.images]
+    return {
+        "path": str(recording.path),
+        "layout": root["layout"],
+        "complete": all(image["state"] == "closed" for image in images),
+        "frames": sum(image["frames"] for image in images),
+        "cameras": list(recording.cameras),
+        "images": images,
+        "ledger": root.get("ledger"),
+        "settings": root.get("settings"),
+    }
+
+
+def _image_info(root: Path, folder: Path, name: str) -> dict[str, Any]:
+    with FrameStreamReader(root, folder) as reader:
+        own = reader.attributes
+        ids, monotonic, utc = reader.frame_ids, reader.monotonic_ns, reader.utc_ns
+        known = utc[utc != 0]
+        return {
+            "image": name,
+            "camera": own.get("camera"),
+            "segment": own.get("segment"),
+            "state": own.get("state"),
+            "shape": [len(reader), *reader.shape],
+            "dtype": reader.dtype,
+            "frames": len(reader),
+            "gaps": [list(gap) for gap in reader.gaps()],
+            "first_frame_id": int(ids[0]) if ids.size else None,
+            "last_frame_id": int(ids[-1]) if ids.size else None,
+            "first_utc_ns": int(known[0]) if known.size else None,
+            "last_utc_ns": int(known[-1]) if known.size else None,
+            **_rate(monotonic, ids),
+            "nominal_rate_hz": own.get("rate_hz"),
+            "pixel_size_um": own.get("pixel_size_um"),
+        }
+
+
+def _rate(monotonic_ns: Any, ids: Any) -> dict[str, Any]:
+    """Duration and mean rate from the monotonic times, missing ids counted as frames of the camera."""
+    if ids.size < 2 or not np.all(monotonic_ns != 0) or monotonic_ns[-1] <= monotonic_ns[0]:
+        return {"duration_s": None, "rate_hz": None}
+    duration_s = float(monotonic_ns[-1] - monotonic_ns[0]) / 1e9
+    return {"duration_s": duration_s, "rate_hz": float(ids[-1] - ids[0]) / duration_s}

@@ -1,0 +1,481 @@
+"""The writer of one image: appends frames that stay readable and exact whatever ends the process."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mutoscope.model._faults import kill_point
+from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
+from mutoscope.storage import _files, _flat, _layout, _seal, _sync, space
+from mutoscope.storage._latency import LatencyHistogram
+
+__all__ = ["Durability", "FrameStreamWriter", "Receipt", "WriterStatistics"]
+
+Durability = Literal["process", "power"]
+_ROWS = _layout.RECORDS_PER_CHUNK
+_MAX_ID = 2**64 - 1
+_NAN = math.nan
+_RECORD = struct.Struct("<QqqdQ")  # tick, monotonic_ns, utc_ns, exposure_ms, frame_id: 8 bytes each
+_PLANE = struct.Struct("<4i")
+
+
+def _pack_plane(index: Any) -> bytes:
+    """Return t, c, z, position as stored; -1 is unknown."""
+    names = _layout.PLANE_ARRAYS
+    if isinstance(index, Mapping):
+        unknown = sorted(str(name) for name in index if name not in names)
+        if unknown:
+            raise TypeError(f"a plane has {', '.join(names)}, not {', '.join(unknown)}")
+        values = [index.get(name) for name in names]
+    else:
+        values = [getattr(index, name) for name in names]
+    return _PLANE.pack(*(-1 if value is None else value for value in values))
+
+
+_UNKNOWN_PLANE = _PLANE.pack(-1, -1, -1, -1)
+
+
+class Receipt:
+    """What `append` answers: the frame is written, and a stock reader finds it.
+
+    Attributes
+    ----------
+    position : int
+        Its place along t in its image.
+    frame_id : int
+        Its id.
+    """
+
+    __slots__ = ("_syncer", "frame_id", "position")
+
+    def __init__(self, position: int, frame_id: int, syncer: _sync.Syncer | None) -> None:
+        self.position = position
+        self.frame_id = frame_id
+        self._syncer = syncer
+
+    @property
+    def durable(self) -> Durability:
+        """``"process"``: survives the death of every process; ``"power"``: is on the device as well."""
+        syncer = self._syncer
+        return "power" if syncer is not None and syncer.synced > self.position else "process"
+
+    def __repr__(self) -> str:
+        return f"Receipt(position={self.position}, frame_id={self.frame_id}, durable={self.durable!r})"
+
+
+@dataclass(frozen=True)
+class WriterStatistics:
+    """What a writer did since it was opened.
+
+    Attributes
+    ----------
+    frames, bytes : int
+        Appended by this writer, pixels only.
+    failed : int
+        Appends that raised because of the device.
+    last_frame_id : int
+        Of the newest stored frame; 0: none.
+    durable_frames : int
+        Frames of the image known to be on the device; 0 unless durability is ``"power"``.
+    append_p50_us, append_p99_us, append_max_us : float
+        Time of an append, within 1/8 (p50, p99) or exact (max); nan before the first.
+    """
+
+    frames: int
+    bytes: int
+    failed: int
+    last_frame_id: int
+    durable_frames: int
+    append_p50_us: float
+    append_p99_us: float
+    append_max_us: float
+
+
+class FrameStreamWriter:
+    """Appends the frames of one camera to one image. Made by `open_writer` and `open_image_writer`.
+
+    Not thread-safe: one thread appends. A second writer of the same image, in any process, is refused. It is a context
+    manager; leaving it closes the image in order.
+
+    Attributes
+    ----------
+    path : Path
+        The image's group.
+    shape : tuple of int
+        (y, x) of every frame.
+    dtype : str
+        Of every frame.
+    """
+
+    def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process") -> None:
+        if durability not in ("process", "power"):
+            raise ConfigError(f"durability is 'process' or 'power', not {durability!r}")
+        self.path = image
+        self._level_folder = image / _layout.LEVEL
+        self._frames_folder = image / _layout.FRAMES
+        self._closed = False
+        self._pixels_fd = -1
+        self._shard = -1
+        self._flats: dict[str, _flat.FlatWriter] = {}
+        self._planes: list[_flat.FlatWriter] = []
+        self._syncer: _sync.Syncer | None = None
+        self._reserve = space.Reserve(self._level_folder)
+        self._latency = LatencyHistogram()
+        self._frames = self._failed = 0
+        self._lock_fd = _seal.hold_image(image)
+        try:
+            self._open(previous_id, durability)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, previous_id: int, durability: Durability) -> None:
+        document = _files.read_document(self.path, f"{_layout.LEVEL}/zarr.json")
+        self._level, self._declared = _layout.parse_level(document, str(self._level_folder))
+        self.shape = self._level.shape
+        self.dtype = self._level.dtype
+        self._numpy_dtype = self._level.numpy_dtype
+        self._frame_bytes = self._level.frame_bytes
+        self._index = b""
+        _seal.remove_parts(self.path)
+        self._count, last = _flat.last_written(self._frames_folder / "frame_id")
+        self._last = last or previous_id
+        for name in _layout.FLAT_ARRAYS:
+            self._add_flat(name)
+        if (self._frames_folder / "t").is_dir():
+            self._planes = [self._add_flat(name) for name in _layout.PLANE_ARRAYS]
+        _seal.set_state(self.path, "open")
+        self._reserve.take()
+        created = self._reserve_rows(self._count, 1)
+        self._enter_rows(self._count // _ROWS)
+        if durability == "power":
+            self._syncer = _sync.Syncer(self._in_use)
+            folders = [self.path.parent, self.path, self._level_folder, self._frames_folder]
+            self._syncer.add([*created, *folders, *(flat.folder for flat in self._flats.values())])
+            self._syncer.start(self._count)
+
+    def _add_flat(self, name: str) -> _flat.FlatWriter:
+        folder = self._frames_folder / name
+        document = _files.read_document(self.path, f"{_layout.FRAMES}/{name}/zarr.json")
+        length = _layout.parse_flat(document, name, str(folder))
+        flat = self._flats[name] = _flat.FlatWriter(folder, name, self._level_folder, length)
+        return flat
+
+    # ------------------------------------------------------------------ appending
+
+    @property
+    def count(self) -> int:
+        """Frames stored in this image, those of earlier writers included."""
+        return self._count
+
+    @property
+    def last_frame_id(self) -> int:
+        """The newest stored id, of this image or the one that it continues; 0: none."""
+        return self._last
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def append(
+        self,
+        array: NDArray[Any],
+        *,
+        frame_id: int | None = None,
+        tick: int = 0,
+        monotonic_ns: int = 0,
+        utc_ns: int = 0,
+        exposure_ms: float = _NAN,
+        index: Any = None,
+    ) -> Receipt:
+        """Store one frame. When this returns, it is written: the caller may reuse `array`.
+
+        Parameters
+        ----------
+        array : ndarray, shape (y, x)
+            Of this writer's shape and dtype. One that is C-contiguous and little-endian is written without a copy.
+        frame_id : int, optional
+            Larger than the last one; the next one, if not given.
+        tick, monotonic_ns, utc_ns : int
+            The camera's own counter and the times of the frame; 0 is unknown.
+        exposure_ms : float
+            nan is unknown.
+        index : PlaneIndex or mapping, optional
+            With any of t, c, z, position.
+
+        Returns
+        -------
+        Receipt
+            With the position in this image.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room. This frame is not stored, everything before is, and the writer can go on once there is
+            room, or be closed.
+        ConfigError
+            If the array or the id do not fit.
+        ClosedError
+            After `close`.
+        """
+        began = time.perf_counter_ns()
+        if self._closed:
+            raise ClosedError(f"{self.path}: this writer is closed")
+        if (
+            type(array) is not np.ndarray
+            or array.shape != self.shape
+            or array.dtype != self._numpy_dtype
+            or not array.flags.c_contiguous
+        ):
+            array = self._conform(array)
+        last = self._last
+        if frame_id is None:
+            frame_id = last + 1
+        elif not last < frame_id <= _MAX_ID:
+            raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
+        syncer = self._syncer
+        if syncer is not None and syncer.error is not None:
+            raise DatasetError(f"{self.path}: the device failed to store earlier frames ({syncer.error})") from syncer.error
+        try:
+            record = _RECORD.pack(tick, monotonic_ns, utc_ns, exposure_ms, frame_id)
+            plane = None if index is None else _pack_plane(index)
+        except (struct.error, AttributeError, TypeError) as error:
+            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+        position = self._count
+        level = self._level
+        shard, slot = divmod(position, level.frames_per_shard)
+        try:
+            if shard != self._shard:
+                self._enter_shard(shard)
+            nbytes = self._frame_bytes
+            pixels: Any = array
+            if os.pwrite(self._pixels_fd, pixels, slot * nbytes) != nbytes:
+                _files.write_all(self._pixels_fd, pixels, slot * nbytes)
+            kill_point("storage.append.pixels_written")
+            chunk, row = divmod(position, _ROWS)
+            if row == 0:
+                self._enter_rows(chunk)
+            flats = self._flats
+            offset = row * 8
+            pwrite = os.pwrite
+            pwrite(flats["tick"].fd, record[:8], offset)
+            pwrite(flats["monotonic_ns"].fd, record[8:16], offset)
+            pwrite(flats["utc_ns"].fd, record[16:24], offset)
+            pwrite(flats["exposure_ms"].fd, record[24:32], offset)
+            if plane is not None or self._planes:
+                self._write_plane(plane or _UNKNOWN_PLANE, position)
+            kill_point("storage.append.times_written")
+            pwrite(flats["frame_id"].fd, record[32:], offset)
+        except OSError as error:
+            self._failed += 1
+            with _files.translated(self.path):
+                raise error
+        kill_point("storage.append.frame_id_written")
+        self._count = position + 1
+        self._last = frame_id
+        self._frames += 1
+        self._latency.add(time.perf_counter_ns() - began)
+        return Receipt(position, frame_id, syncer)
+
+    def _conform(self, array: Any) -> NDArray[Any]:
+        array = np.asarray(array)
+        if array.shape != self.shape:
+            raise ConfigError(f"{self.path}: a frame of shape {array.shape} does not fit into one of frames {self.shape}")
+        if array.dtype.newbyteorder("<") != self._numpy_dtype:
+            raise ConfigError(f"{self.path}: a frame of {array.dtype.name} does not fit into one of {self.dtype}")
+        return np.ascontiguousarray(array, dtype=self._numpy_dtype)
+
+    def _write_plane(self, plane: bytes, position: int) -> None:
+        if not self._planes:
+            self._create_planes(position)
+        offset = position % _ROWS * 4
+        for number, flat in enumerate(self._planes):
+            os.pwrite(flat.fd, plane[4 * number : 4 * number + 4], offset)
+
+    # ------------------------------------------------------------------ growing
+
+    def _create_planes(self, position: int) -> None:
+        """Add the arrays of plane indices, as the first frame that has one comes."""
+        length = self._flats["frame_id"].length
+        created: list[Path] = [self._frames_folder]
+        for name in reversed(_layout.PLANE_ARRAYS):  # "t" last: its presence says that all are there
+            folder = self._frames_folder / name
+            if not (folder / "zarr.json").exists():
+                _flat.create(folder, name, length, self._level_folder)
+            created += [folder, folder / "zarr.json"]
+        flats = [self._add_flat(name) for name in _layout.PLANE_ARRAYS]
+        for chunk in range(position // _ROWS, max(length - 1, position) // _ROWS + 1):
+            for flat in flats:
+                flat.declare(length)
+                created += flat.reserve(chunk)
+        self._planes = flats
+        self._enter_rows(position // _ROWS)
+        self._note(created)
+
+    def _reserve_rows(self, first: int, count: int) -> list[Path]:
+        created: list[Path] = []
+        for chunk in range(first // _ROWS, (first + count - 1) // _ROWS + 1):
+            for flat in self._flats.values():
+                created += flat.reserve(chunk)
+        return created
+
+    def _enter_rows(self, chunk: int) -> None:
+        for flat in self._flats.values():
+            if self._syncer is None:
+                self._discard(flat.enter(chunk))
+            else:
+                with self._syncer.lock:
+                    self._discard(flat.enter(chunk))
+
+    def _enter_shard(self, shard: int) -> None:
+        """Make the shard's file ready and declare it: rows of the flat arrays, the file with its index, their lengths."""
+        level = self._level
+        length = (shard + 1) * level.frames_per_shard
+        with _files.translated(self.path):
+            created = self._reserve_rows(self._count, length - self._count)
+            path = self._level_folder / "c" / str(shard) / "0" / "0"
+            fd = self._open_shard(path, self._count - shard * level.frames_per_shard)
+            try:
+                kill_point("storage.grow.shard_created")
+                created += [path, path.parent, path.parent.parent, path.parent.parent.parent]
+                created += [changed for flat in self._flats.values() if (changed := flat.declare(length))]
+                kill_point("storage.grow.rows_declared")
+                self._declare(length)
+                kill_point("storage.grow.declared")
+            except BaseException:
+                os.close(fd)
+                raise
+        if self._syncer is None:
+            self._discard(self._pixels_fd)
+            self._pixels_fd = fd
+        else:
+            with self._syncer.lock:
+                self._discard(self._pixels_fd)
+                self._pixels_fd = fd
+        self._shard = shard
+        self._note([*created, self._level_folder / "zarr.json", self._level_folder, self._frames_folder])
+
+    def _open_shard(self, path: Path, frames: int) -> int:
+        """Open a shard's file at its full size with its complete index; `frames` of it are stored already."""
+        level = self._level
+        if not self._index:
+            self._index = level.index()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            size = os.fstat(fd).st_size
+            if size < level.shard_bytes and frames > 0:
+                os.close(fd)
+                fd = -1
+                fd = _seal.unseal_shard(path, level, frames, self._index, self._level_folder)
+            elif size != level.shard_bytes or os.pread(fd, level.index_length, level.pixel_bytes) != self._index:
+                os.ftruncate(fd, level.shard_bytes)
+                kill_point("storage.grow.shard_sized")
+                _files.write_all(fd, self._index, level.pixel_bytes)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
+        return fd
+
+    def _declare(self, frames: int) -> None:
+        if frames != self._declared:
+            target = self._level_folder / "zarr.json"
+            _files.replace_document(target, _layout.level_document(self._level, frames), self._level_folder)
+            self._declared = frames
+
+    def _discard(self, fd: int) -> None:
+        if fd < 0:
+            return
+        if self._syncer is None:
+            os.close(fd)
+        else:
+            self._syncer.retire(fd)
+
+    def _note(self, paths: list[Path]) -> None:
+        if self._syncer is not None:
+            self._syncer.add(paths)
+
+    def _in_use(self) -> tuple[int, list[int]]:
+        count = self._count
+        fds = [self._pixels_fd, *(flat.fd for flat in self._flats.values())]
+        return count, [fd for fd in fds if fd >= 0]
+
+    # ------------------------------------------------------------------ the rest
+
+    def wait_durable(self, receipt: Receipt, timeout_s: float | None = None) -> bool:
+        """Wait until a frame is on the device.
+
+        Returns
+        -------
+        bool
+            True once it is; False on time-out, after a failure of the device, or if durability is not ``"power"``.
+        """
+        return self._syncer is not None and self._syncer.wait(receipt.position + 1, timeout_s)
+
+    def statistics(self) -> WriterStatistics:
+        """Return what this writer did so far; callable also after `close`."""
+        return WriterStatistics(
+            frames=self._frames,
+            bytes=self._frames * self._frame_bytes,
+            failed=self._failed,
+            last_frame_id=self._last,
+            durable_frames=self._syncer.synced if self._syncer is not None else 0,
+            append_p50_us=self._latency.quantile(0.5) / 1e3,
+            append_p99_us=self._latency.quantile(0.99) / 1e3,
+            append_max_us=self._latency.largest / 1e3 if self._frames else math.nan,
+        )
+
+    def close(self, ledger: Mapping[str, Any] | None = None) -> None:
+        """End the image in order: trim its declared length to what is stored, save the ledger. Twice is fine.
+
+        Parameters
+        ----------
+        ledger : mapping, optional
+            Saved as ``mutoscope.ledger`` of the image's attributes.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room even for that. Every acknowledged frame is stored; `recover` finishes the rest later.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._reserve.release()
+            _seal.seal(self.path, self._level, self._count, "closed", ledger)
+            if self._syncer is not None:
+                _seal.note_documents(self.path, self._syncer)
+                self._syncer.sync()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        if self._syncer is not None:
+            self._syncer.close()
+        for flat in self._flats.values():
+            flat.close()
+        for fd in (self._pixels_fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._pixels_fd = self._lock_fd = -1
+
+    def __enter__(self) -> FrameStreamWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
