@@ -1,0 +1,254 @@
+"""Messages with file descriptors over one Unix stream socket: framing, partial reads and writes, nothing else."""
+
+from __future__ import annotations
+
+import array
+import collections
+import errno
+import logging
+import os
+import socket
+from collections.abc import Sequence
+
+from mutoscope.bus.wire import HEADER_BYTES, MAX_MESSAGE_BYTES, MalformedError
+
+__all__ = ["MAX_FDS", "Connection"]
+
+logger = logging.getLogger(__name__)
+
+MAX_FDS = 250  # the kernel takes 253 descriptors in one message (SCM_MAX_FD)
+
+_CHUNK = 64 * 1024
+_INT = array.array("i").itemsize
+_ROOM = socket.CMSG_SPACE(MAX_FDS * _INT)
+_NOWAIT = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_WAIT = socket.MSG_CMSG_CLOEXEC
+_SEND = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
+_MAX_LOOSE_FDS = 4 * MAX_FDS
+_JOINED = 64
+
+
+class Connection:
+    """One end of a stream. It owns the socket and every descriptor that arrived and was not taken.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected Unix stream socket; taken over, and closed by :meth:`close`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.sock = sock
+        self.ended: str | None = None
+        self.broken = False
+        self.unsent_bytes = 0
+        self._unsent: collections.deque[tuple[memoryview, tuple[int, ...]]] = collections.deque()
+        self._tail = b""
+        self._large: bytearray | None = None
+        self._filled = 0
+        self._fds: list[int] = []
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.sock.fileno()
+
+    # -- receiving
+
+    def receive(self, *, wait: bool = False) -> list[memoryview]:
+        """Read once and return the messages that are complete, without their lengths.
+
+        At the end of the stream `ended` says why. With `wait` the call blocks for as long as the socket's own receive
+        time-out says.
+
+        Raises
+        ------
+        MalformedError
+            If what arrives cannot be a message.
+        """
+        flags = _WAIT if wait else _NOWAIT
+        try:
+            if self._large is not None:
+                room = memoryview(self._large)[self._filled :]
+                size, ancillary, state, _ = self.sock.recvmsg_into([room], _ROOM, flags)
+                data = b""
+            else:
+                data, ancillary, state, _ = self.sock.recvmsg(_CHUNK, _ROOM, flags)
+                size = len(data)
+        except BlockingIOError:
+            return []
+        except ConnectionError as error:
+            self.ended = f"the connection broke ({os.strerror(error.errno or 0)})"
+            return []
+        if ancillary or state & socket.MSG_CTRUNC:
+            self._keep_fds(ancillary, state)
+        if size == 0:
+            cut = self._tail or self._large is not None
+            self.ended = "the stream ended in the middle of a message" if cut else "the stream ended"
+            return []
+        if self._large is not None:
+            self._filled += size
+            if self._filled < len(self._large):
+                return []
+            whole, self._large = self._large, None
+            return [memoryview(whole)]
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[memoryview]:
+        if self._tail:
+            data = self._tail + data
+        view, position, end, bodies = memoryview(data), 0, len(data), []
+        while end - position >= HEADER_BYTES:
+            size = int.from_bytes(data[position : position + HEADER_BYTES], "big")
+            if size > MAX_MESSAGE_BYTES:
+                raise MalformedError(f"a message of {size:,} bytes was announced, at most {MAX_MESSAGE_BYTES:,} are taken")
+            start = position + HEADER_BYTES
+            if start + size > end:
+                if size > _CHUNK:
+                    self._large = bytearray(size)
+                    self._filled = end - start
+                    self._large[: self._filled] = view[start:]
+                    position = end
+                break
+            position = start + size
+            bodies.append(view[start:position])
+        self._tail = data[position:] if position < end else b""
+        return bodies
+
+    def _keep_fds(self, ancillary: Sequence[tuple[int, int, bytes]], state: int) -> None:
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(content[: len(content) - len(content) % _INT])
+                self._fds.extend(received)
+        if state & socket.MSG_CTRUNC:
+            raise MalformedError("descriptors were lost on the way: this process may open no more files")
+        if len(self._fds) > _MAX_LOOSE_FDS:
+            raise MalformedError(f"{len(self._fds)} descriptors came without a message that announces them")
+
+    def take_fds(self, count: int) -> list[int]:
+        """Return the descriptors of the message in hand; the caller owns them."""
+        if not 0 <= count <= len(self._fds):
+            raise MalformedError(f"a message announces {count} descriptors, {len(self._fds)} came")
+        taken, self._fds = self._fds[:count], self._fds[count:]
+        return taken
+
+    @property
+    def has_stray_fds(self) -> bool:
+        """Whether descriptors are left over although no message is incomplete."""
+        return bool(self._fds) and not self._tail and self._large is None
+
+    # -- sending
+
+    def queue(self, packed: bytearray, fds: Sequence[int] = (), *, give: bool = False) -> None:
+        """Put a message behind what is unsent; :meth:`flush` sends it.
+
+        Parameters
+        ----------
+        packed : bytearray
+            From :func:`mutoscope.bus.wire.pack`; not to be changed afterwards.
+        fds : sequence of int
+            Sent with its first byte. They are duplicated, and stay the caller's, unless `give` says that they are handed
+            over.
+        """
+        if len(fds) > MAX_FDS:
+            raise ValueError(f"{len(fds)} descriptors in one message, at most {MAX_FDS} are possible")
+        if self.broken:
+            if give:
+                _close_all(fds)
+            return
+        kept = tuple(fds) if give else tuple(os.dup(fd) for fd in fds)
+        self._unsent.append((memoryview(packed), kept))
+        self.unsent_bytes += len(packed)
+
+    def send(self, packed: bytearray) -> bool:
+        """Send a message without descriptors; True when the kernel has taken everything that was unsent."""
+        if not self._unsent and not self.broken:
+            try:
+                sent = self.sock.send(packed, _SEND)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._break(error)
+                return True
+            if sent == len(packed):
+                return True
+            self._unsent.append((memoryview(packed)[sent:], ()))
+            self.unsent_bytes += len(packed) - sent
+            return False
+        self.queue(packed)
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send as much of the unsent as the socket takes; True when nothing is left.
+
+        When the other end is gone, the unsent is discarded and `broken` is set; the end of the stream is found by reading.
+        """
+        unsent = self._unsent
+        while unsent:
+            first, fds = unsent[0]
+            try:
+                if fds:
+                    sent = self.sock.sendmsg([first], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))], _SEND)
+                elif len(unsent) == 1:
+                    sent = self.sock.send(first, _SEND)
+                else:
+                    sent = self.sock.sendmsg(self._joined(), (), _SEND)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._break(error)
+                return True
+            self.unsent_bytes -= sent
+            if fds:
+                _close_all(fds)
+                unsent[0] = (first, ())
+            while sent:
+                first, fds = unsent[0]
+                if sent < len(first):
+                    unsent[0] = (first[sent:], fds)
+                    break
+                sent -= len(first)
+                unsent.popleft()
+        return True
+
+    def _joined(self) -> list[memoryview]:
+        buffers: list[memoryview] = []
+        for buffer, fds in self._unsent:
+            if fds or len(buffers) == _JOINED:
+                break
+            buffers.append(buffer)
+        return buffers
+
+    def _break(self, error: OSError) -> None:
+        if error.errno not in _GONE:
+            logger.error("the bus connection on descriptor %d ends: %s", self.sock.fileno(), error)
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.broken = True
+        self._discard()
+
+    def _discard(self) -> None:
+        for _, fds in self._unsent:
+            _close_all(fds)
+        self._unsent.clear()
+        self.unsent_bytes = 0
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether :meth:`flush` has something left to do."""
+        return bool(self._unsent)
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took. Twice is fine."""
+        self._discard()
+        _close_all(self._fds)
+        self._fds = []
+        self.broken = True
+        self.sock.close()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

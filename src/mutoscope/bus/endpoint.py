@@ -1,0 +1,397 @@
+"""A worker's side of the bus: one thread, no lock, handlers run where the worker lets them."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mutoscope.bus import wire
+from mutoscope.bus.commands import Command, Event, Manifest, manifest
+from mutoscope.bus.connection import Connection
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.session import EndpointStatistics, Pending, Session, close_fds
+from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
+from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
+
+__all__ = ["Endpoint"]
+
+TICK_S = 0.1
+"""The longest that one blocking read waits; deadlines nearer than that are met by polling."""
+
+_FLUSH_S = 5.0
+
+
+class Endpoint:
+    """One process's side of the bus, for the thread that created it.
+
+    Call :meth:`serve` for each object with handlers, then :meth:`hello`. The owner's loop calls :meth:`pump` and
+    :meth:`dispatch`; while it waits for something else, it polls :meth:`fileno` too.
+
+    Handlers run inside :meth:`dispatch`, and inside :meth:`send`, :meth:`request` and :meth:`broadcast` while these wait.
+    Inside a handler such a wait only queues what arrives: handlers are never re-entered.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected Unix stream socket; taken over.
+    name : str
+        This process's name in the scope.
+    window_bytes : int
+        What may be on its way to the hub; beyond that, calls wait.
+    inbox_bytes : int
+        What is taken without having been handled; the hub keeps the rest back.
+    """
+
+    def __init__(
+        self, sock: socket.socket, name: str, *, window_bytes: int = WINDOW_BYTES, inbox_bytes: int = INBOX_BYTES
+    ) -> None:
+        self._connection = Connection(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
+        self._session = Session(self._connection, name, window_bytes, inbox_bytes)
+        self._owners: list[object] = []
+        self._poller = select.poll()
+        self._poller.register(self._connection.fileno(), select.POLLIN)
+        self._handling = False
+        self._thread = threading.get_ident()
+
+    # -- introduction
+
+    @property
+    def name(self) -> str:
+        """This process's name in the scope."""
+        return self._session.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called here."""
+        return self._session.closed
+
+    @property
+    def peer_closed(self) -> bool:
+        """Whether the supervisor ended or closed the stream."""
+        return self._session.peer_closed
+
+    @property
+    def close_reason(self) -> str:
+        """Why the stream ended, once `peer_closed`."""
+        return self._session.close_reason
+
+    @property
+    def queued(self) -> int:
+        """How many commands and events wait for :meth:`dispatch`."""
+        return len(self._session.inbox)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for reading; then call :meth:`pump` and :meth:`dispatch`."""
+        return self._connection.fileno()
+
+    def serve(self, owner: object) -> None:
+        """Handle commands with the ``@handles`` methods of an object; before :meth:`hello`."""
+        self._session.serve(owner)
+        self._owners.append(owner)
+
+    def hello(self, announced: Manifest | None = None, *, timeout_s: float = 10.0) -> None:
+        """Introduce this process to the hub and wait for its welcome.
+
+        Parameters
+        ----------
+        announced : Manifest, optional
+            What it handles and sends; by default that of the objects given to :meth:`serve`.
+        timeout_s : float
+            How long to wait.
+
+        Raises
+        ------
+        ConfigError
+            If the hub speaks another version.
+        PeerDiedError, CommandTimeoutError
+            If it is gone, or does not answer.
+        """
+        self._transmit(self._session.hello(manifest(*self._owners) if announced is None else announced))
+        deadline = time.monotonic() + timeout_s
+        while not self._session.check_welcome():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise CommandTimeoutError(f"the supervisor did not welcome {self.name} within {timeout_s:g} s")
+            self._read(remaining)
+
+    # -- calls
+
+    def send(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
+        """Send a command and return once its handler's process has received and accepted it.
+
+        The handler runs later; if it raises, that is logged here and there.
+
+        Parameters
+        ----------
+        command : Command
+            What to do.
+        to : str, optional
+            The worker; needed where several instances handle the command.
+        timeout_s : float
+            How long to wait for the receipt.
+
+        Raises
+        ------
+        UnknownCommandError, ConfigError
+            If nobody handles it, the target is unknown, or several handle it and `to` is missing.
+        BadPayloadError
+            If the fields do not fit, here or there.
+        PeerDiedError
+            If the receiver, or the supervisor, is not running or dies meanwhile.
+        CommandTimeoutError
+            If no receipt came in time; the command may still be carried out.
+        """
+        number, pending = self._start(SEND, command, to, timeout_s)
+        self._finish(number, pending, timeout_s)
+        if pending.error is not None:
+            raise pending.error
+
+    def request(self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None) -> Any:
+        """Send a command and return its handler's reply.
+
+        Parameters
+        ----------
+        command, to, timeout_s
+            As in :meth:`send`.
+        returns : type, optional
+            What to decode the reply to; by default what the handler is annotated to return, where its class is known in
+            this process, else plain values.
+
+        Raises
+        ------
+        Exception
+            What the handler raised, as its own class where that is a builtin or of :mod:`mutoscope.model.errors`, else as
+            RemoteError; with the other process's traceback as ``remote_traceback``. Also as in :meth:`send`.
+        """
+        value, fds = self.call_fds(command, to, timeout_s, returns=returns)
+        if fds:
+            close_fds(fds)
+        return value
+
+    def call_fds(
+        self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
+    ) -> tuple[Any, list[int]]:
+        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
+        number, pending = self._start(REQUEST, command, to, timeout_s)
+        self._finish(number, pending, timeout_s)
+        try:
+            return self._session.reply(command, pending, returns), pending.fds
+        except Exception:
+            close_fds(pending.fds)
+            raise
+
+    def broadcast(self, command: Command, timeout_s: float = 10.0, *, returns: Any = None) -> dict[str, Any]:
+        """Send a command to everybody else who handles it with ``delivery="broadcast"``.
+
+        Returns
+        -------
+        dict of str to object
+            By name: the reply, or the exception (raised there, or PeerDiedError, or CommandTimeoutError).
+        """
+        number, pending = self._start(BROADCAST, command, None, timeout_s)
+        try:
+            self._wait(lambda: pending.done, time.monotonic() + timeout_s)
+        finally:
+            self._session.forget(number)
+        return self._session.replies(command, pending, timeout_s, returns)
+
+    def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
+        """As :meth:`send`, without waiting for the receipt: for bursts. :meth:`flush` waits for all of them.
+
+        It waits only while `window_bytes` are on their way.
+        """
+        self._start(SEND, command, to, timeout_s, posted=True)
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until every posted command has been received.
+
+        Raises
+        ------
+        Exception
+            The first error of a command posted since the last flush.
+        CommandTimeoutError
+            If receipts are still missing.
+        """
+        session = self._session
+        done = self._wait(lambda: not session.posted, time.monotonic() + timeout_s)
+        error, session.posted_error = session.posted_error, None
+        if error is not None:
+            raise error
+        if not done:
+            left = len(session.posted)
+            raise CommandTimeoutError(f"{left} posted commands were not received within {timeout_s:g} s")
+
+    def publish(self, event: Event, timeout_s: float = 10.0) -> None:
+        """Publish an event to whoever subscribed, now or later."""
+        self._charge(self._session.event(event), timeout_s, type(event).__name__)
+
+    def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
+        """Have `callback(event)` run like a handler for each event of this class; the last value comes at once.
+
+        A process that takes events slower than they come, beyond `inbox_bytes`, gets the newest value only; what was passed
+        over is counted.
+        """
+        self._check_thread()
+        self._session.subscription(kind, callback)
+        self._push()
+
+    def report_crash(self, record: ErrorRecord) -> None:
+        """Tell the supervisor why this process is about to end."""
+        self._transmit(wire.pack(wire.CrashReport(record)))
+
+    # -- the owner's loop
+
+    def pump(self, timeout_s: float = 0.0) -> bool:
+        """Read what has arrived and acknowledge it, running no handler; wait up to `timeout_s` for something.
+
+        Returns
+        -------
+        bool
+            Whether something is queued for :meth:`dispatch`.
+        """
+        self._check_thread()
+        if not self._session.peer_closed and not self._session.closed:
+            self._read(timeout_s)
+        return bool(self._session.inbox)
+
+    def dispatch(self) -> int:
+        """Run the queued handlers and event callbacks here; return how many. Inside a handler it does nothing."""
+        if self._handling:
+            return 0
+        self._check_thread()
+        session, count = self._session, 0
+        self._handling = True
+        try:
+            while session.inbox:
+                session.run(session.inbox.popleft())
+                count += 1
+                if session.outgoing:
+                    self._push()
+        finally:
+            self._handling = False
+        return count
+
+    def take_fds(self) -> list[int]:
+        """Inside a handler: return the descriptors that came with its command; the caller owns them."""
+        taken, self._session.current_fds = self._session.current_fds, []
+        return taken
+
+    def statistics(self) -> EndpointStatistics:
+        """Return the counters."""
+        return self._session.statistics()
+
+    def close(self, reason: str = "done") -> None:
+        """Say goodbye and close the socket. Twice is fine."""
+        if self._session.closed:
+            return
+        if not self._session.peer_closed:
+            self._connection.send(wire.pack(wire.Goodbye(reason)))
+        self._session.close()
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- waiting
+
+    def _start(
+        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
+    ) -> tuple[int, Pending]:
+        self._check_thread()
+        number, pending, packed = self._session.call(kind, command, to, timeout_s, posted=posted)
+        try:
+            self._charge(packed, timeout_s, pending.command)
+        except Exception:
+            self._session.forget(number)
+            raise
+        return number, pending
+
+    def _charge(self, packed: bytearray, timeout_s: float, what: str) -> None:
+        self._check_thread()
+        window = self._session.window
+        if not window.has_room and not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
+            raise CommandTimeoutError(
+                f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
+            )
+        self._session.check_open()
+        window.charge(len(packed))
+        self._transmit(packed)
+
+    def _finish(self, number: int, pending: Pending, timeout_s: float) -> None:
+        try:
+            done = self._wait(lambda: pending.done, time.monotonic() + timeout_s)
+        finally:
+            self._session.forget(number)
+        if not done:
+            pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+
+    def _wait(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Read until `done`, the deadline, or the end of the stream; run handlers unless this is inside one."""
+        session = self._session
+        while not done():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or session.peer_closed:
+                break
+            self._read(remaining)
+            if session.inbox and not self._handling:
+                self.dispatch()
+        return done()
+
+    def _read(self, timeout_s: float) -> None:
+        """Read once, waiting up to `timeout_s`, and send what that calls for."""
+        connection, session = self._connection, self._session
+        if connection.has_unsent:
+            self._flush()
+        wait = timeout_s >= TICK_S
+        if not wait and timeout_s > 0 and not self._poller.poll(timeout_s * 1000):
+            return
+        try:
+            session.hear(connection.receive(wait=wait))
+            if connection.has_stray_fds:
+                raise MalformedError("descriptors came without a message that announces them")
+        except MalformedError as error:
+            session.ended(f"it sent malformed data: {error}")
+        if connection.ended is not None:
+            session.ended(connection.ended)
+        elif session.outgoing:
+            self._push()
+
+    def _transmit(self, packed: bytearray) -> None:
+        if not self._connection.send(packed):
+            self._flush()
+
+    def _push(self) -> None:
+        """Send the session's own messages; several go together."""
+        outgoing, connection = self._session.outgoing, self._connection
+        if len(outgoing) == 1:
+            self._transmit(outgoing.popleft())
+            return
+        while outgoing:
+            connection.queue(outgoing.popleft())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Give the kernel what is unsent; the hub always reads, so that this takes long only when it is stopped."""
+        connection = self._connection
+        if connection.flush():
+            return
+        deadline = time.monotonic() + _FLUSH_S
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLOUT)
+        while not connection.flush():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            poller.poll(remaining * 1000)
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise ConfigError(f"the bus of {self.name} belongs to its main thread: queue what other threads have to say")

@@ -1,0 +1,71 @@
+"""Windows: how many bytes may be on their way before somebody must wait."""
+
+from __future__ import annotations
+
+__all__ = ["INBOX_BYTES", "WINDOW_BYTES", "CreditAccount", "Window"]
+
+WINDOW_BYTES = 8 * 1024 * 1024
+"""What a process may have sent and not yet seen taken up by the hub."""
+
+INBOX_BYTES = 64 * 1024 * 1024
+"""What a process takes without having handled it; the hub keeps the rest back."""
+
+
+class Window:
+    """The sender's side: bytes sent and not yet credited. One message always goes, however large.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes; once that many are in flight, the sender waits.
+    """
+
+    __slots__ = ("_charged", "_credited", "limit")  # each counter has one writer: the sending and the reading thread
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._charged = 0
+        self._credited = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes sent and not yet credited."""
+        return self._charged - self._credited
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may go."""
+        return self.in_flight < self.limit
+
+    def charge(self, size: int) -> None:
+        """Count a message that goes."""
+        self._charged += size
+
+    def credit(self, size: int) -> bool:
+        """Count bytes that were taken up; False when more come back than went."""
+        self._credited += size
+        return size >= 0 and self.in_flight >= 0
+
+
+class CreditAccount:
+    """The receiver's side: collects credit and hands it back in lumps, so that small messages cost no extra one.
+
+    Parameters
+    ----------
+    limit : int
+        The sender's window; lumps are an eighth of it, so a waiting sender always gets on.
+    """
+
+    __slots__ = ("lump", "owed")
+
+    def __init__(self, limit: int) -> None:
+        self.lump = max(1, limit // 8)
+        self.owed = 0
+
+    def add(self, size: int) -> int:
+        """Note `size` bytes taken up; return the bytes to credit now, or 0."""
+        self.owed += size
+        if self.owed < self.lump:
+            return 0
+        due, self.owed = self.owed, 0
+        return due

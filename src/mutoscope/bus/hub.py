@@ -1,0 +1,702 @@
+"""The router in the supervisor: one thread, one selector, never blocks.
+
+The hub owns the sockets that it is given. It decodes envelopes only; payloads pass through it packed.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import logging
+import os
+import selectors
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mutoscope.bus import payload, routes, wire
+from mutoscope.bus.commands import Command, Event, HandlerSpec, Manifest, identity, message_name, reply_type
+from mutoscope.bus.connection import Connection
+from mutoscope.bus.flow import WINDOW_BYTES
+from mutoscope.bus.peer import CallRecord, Held, Outstanding, Peer, PeerStatistics
+from mutoscope.bus.reply import Deferred, Reply
+from mutoscope.bus.wire import BROADCAST, NIL, REQUEST, SEND, SUPERVISOR, MalformedError
+from mutoscope.model.errors import (
+    BadPayloadError,
+    CommandTimeoutError,
+    ConfigError,
+    ErrorRecord,
+    MutoscopeError,
+    PeerDiedError,
+    UnknownCommandError,
+    from_record,
+    to_record,
+)
+
+__all__ = ["Hub"]
+
+logger = logging.getLogger(__name__)
+
+OnReply = Callable[[Any, Exception | None], None]
+_SWEEP_S = 1.0
+
+
+class _Local(msgspec.Struct, frozen=True):
+    kind: type[Command]
+    call: Callable[[str, Any], Any]
+    script: bool
+    page: bool
+
+
+class Hub:
+    """Routes commands and events between the processes of a scope, and answers the supervisor's own commands.
+
+    It is driven by its owner's loop: ``for key, mask in selector.select(timeout): key.data(mask)``, with
+    :meth:`next_deadline` as the time-out and :meth:`tick` after it. The callbacks run inside that loop.
+
+    Parameters
+    ----------
+    selector : selectors.BaseSelector
+        The hub registers its sockets there, each with ``data=callable(mask)``.
+    window_bytes : int
+        What each process may have on its way to the hub.
+    on_hello : callable(name, manifest), optional
+        A process has introduced itself.
+    on_peer_lost : callable(name, reason), optional
+        Its stream ended or could not be read. Not called for :meth:`remove_peer` and :meth:`close`.
+    on_crash_report : callable(name, record), optional
+        A process says why it is about to end.
+    on_problem : callable(handler, sender, command, error), optional
+        The handler of a command that was sent (not requested) raised.
+    on_call : callable(CallRecord), optional
+        Every command that ended, with its outcome: for an audit log.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        on_hello: Callable[[str, Manifest], None] | None = None,
+        on_peer_lost: Callable[[str, str], None] | None = None,
+        on_crash_report: Callable[[str, ErrorRecord], None] | None = None,
+        on_problem: Callable[[str, str, str, Exception], None] | None = None,
+        on_call: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self.on_hello = on_hello
+        self.on_peer_lost = on_peer_lost
+        self.on_crash_report = on_crash_report
+        self.on_problem = on_problem
+        self.on_call = on_call
+        self.late_replies = 0
+        self.expired = 0
+        self._selector = selector
+        self._window_bytes = window_bytes
+        self._peers: dict[str, Peer] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._gone: dict[str, str] = {}
+        self._local: dict[str, _Local] = {}
+        self._routes: dict[tuple[str, str, str | None], Peer] = {}
+        self._latest: dict[str, tuple[str, msgspec.Raw]] = {}
+        self._listeners: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
+        self._deadlines: list[tuple[float, int, Peer, int]] = []
+        self._sequence = 0
+        self._next_sweep: float | None = None
+        self._dirty: list[Peer] = []
+        self._busy = False
+        self._closed = False
+        self._actions: dict[type, Callable[[Peer, Any, int], None]] = {
+            wire.Call: self._called,
+            wire.Return: self._returned,
+            wire.Fail: self._failed,
+            wire.Publish: self._published,
+            wire.Subscribe: self._subscribed,
+            wire.Credit: self._credited,
+            wire.Problem: self._problem,
+            wire.CrashReport: self._crash_report,
+            wire.Goodbye: self._goodbye,
+        }
+
+    # -- peers
+
+    @property
+    def peers(self) -> list[str]:
+        """Names of the processes whose stream is open."""
+        return list(self._peers)
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """What each process announced, by name; that of one that died stays until it is forgotten or replaced."""
+        return dict(self._manifests)
+
+    def add_peer(self, name: str, sock: socket.socket, kind: str = "worker") -> None:
+        """Take over the hub's end of a process's socket.
+
+        Parameters
+        ----------
+        name : str
+            Its name in the scope; free again once the process is lost or removed.
+        sock : socket.socket
+            A connected Unix stream socket. The hub closes it.
+        kind : {"worker", "client", "page"}
+            ``client`` is the user's program: it may send what handlers declare with ``script=True``; ``page`` what they
+            declare with ``page=True``; a worker anything.
+        """
+        if name in self._peers or name == SUPERVISOR:
+            raise ConfigError(f'there is a peer called "{name}" already')
+        if kind not in ("worker", "client", "page"):
+            raise ConfigError(f"kind is {kind!r}, it must be worker, client or page")
+        peer = Peer(name, kind, Connection(sock), self._window_bytes)
+        self._peers[name] = peer
+        self._gone.pop(name, None)
+        self._selector.register(peer.connection.sock, selectors.EVENT_READ, functools.partial(self._ready, peer))
+
+    def remove_peer(self, name: str, reason: str, *, forget: bool = False) -> None:
+        """Close a process's stream, if it is open, and fail what it was to answer.
+
+        Parameters
+        ----------
+        name : str
+            Whose.
+        reason : str
+            Told to those who wait for it, and to those who address it later.
+        forget : bool
+            Forget its handlers too: it does not come back. Else commands to it fail with PeerDiedError until it does.
+        """
+        peer = self._peers.get(name)
+        if peer is not None:
+            self._post(peer, wire.Goodbye(reason))
+            self._drop(peer, reason)
+        self._gone[name] = reason
+        if forget:
+            self._manifests.pop(name, None)
+            self._gone.pop(name, None)
+        self._routes.clear()
+
+    def close(self) -> None:
+        """Say goodbye to every process and close the streams. Twice is fine."""
+        self._closed = True
+        for name in self.peers:
+            self.remove_peer(name, "the supervisor closed the bus")
+
+    def statistics(self) -> dict[str, PeerStatistics]:
+        """Return the counters and backlogs of each open stream, by name."""
+        return {name: peer.statistics() for name, peer in self._peers.items()}
+
+    # -- the supervisor's own commands and events
+
+    def register_local(
+        self, kind: type[Command], call: Callable[[str, Any], Any], *, script: bool = True, page: bool = False
+    ) -> None:
+        """Answer a command in the supervisor itself.
+
+        Parameters
+        ----------
+        kind : type[Command]
+            The command.
+        call : callable(sender, command)
+            Returns a value, a :class:`Reply` with descriptors, or a :class:`Deferred` to answer later. What it raises goes
+            back to the sender.
+        script, page : bool
+            Whether the user's program, and the scope's web page, may send it.
+        """
+        name = message_name(kind)
+        payload.check_encodable(kind, name)
+        if name in self._local:
+            raise ConfigError(f"{name} is registered already")
+        self._local[name] = _Local(kind, call, script, page)
+
+    def check_routes(self, manifests: Mapping[str, Manifest] | None = None) -> None:
+        """Check the routes of a scope before anything runs; see :func:`mutoscope.bus.routes.check_routes`.
+
+        Parameters
+        ----------
+        manifests : mapping of str to Manifest, optional
+            By worker name; those that were announced, when None.
+        """
+        local = {name: identity(entry.kind) for name, entry in self._local.items()}
+        routes.check_routes(self._manifests if manifests is None else manifests, local)
+
+    def request(
+        self, name: str, command: Command, timeout_s: float, on_reply: OnReply | None = None, *, fds: Sequence[int] = ()
+    ) -> None:
+        """Send a command of the supervisor to one process, which may declare it ``delivery="supervisor"``.
+
+        Parameters
+        ----------
+        name : str
+            The process.
+        command : Command
+            What it is to do.
+        timeout_s : float
+            After that `on_reply` hears CommandTimeoutError; a reply that comes later is dropped and counted.
+        on_reply : callable(value, error), optional
+            Called once, from the owner's loop or from within this call: with the reply and None, or with None and the
+            exception.
+        fds : sequence of int
+            Descriptors that go along; they stay the caller's.
+        """
+        label = message_name(type(command))
+        on_reply = on_reply or _log_reply(name, label)
+        packed = msgspec.Raw(payload.encode(command, label))
+        peer = self._peers.get(name)
+        if peer is None or peer.manifest is None:
+            on_reply(None, self._absence(name))
+            return
+        deadline = time.monotonic() + timeout_s
+        entry = Outstanding(None, 0, SUPERVISOR, label, REQUEST, deadline, on_reply, reply_type(type(command)))
+        number = self._deliver(peer, entry, packed, fds, give=False, size=0)
+        self._sequence += 1
+        heapq.heappush(self._deadlines, (deadline, self._sequence, peer, number))
+        self._flush()
+
+    def publish(self, event: Event) -> None:
+        """Publish an event of the supervisor."""
+        name = message_name(type(event))
+        self._spread(name, SUPERVISOR, msgspec.Raw(payload.encode(event, name)))
+        self._flush()
+
+    def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
+        """Hear an event in the supervisor; its last value, if there is one, at once."""
+        name = message_name(kind)
+        self._listeners.setdefault(name, []).append((kind, callback))
+        if name in self._latest:
+            callback(payload.decode(self._latest[name][1], kind, name))
+
+    # -- time
+
+    def next_deadline(self) -> float | None:
+        """Return the `time.monotonic` value at which :meth:`tick` has something to do, or None."""
+        while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].outstanding:
+            heapq.heappop(self._deadlines)
+        first = self._deadlines[0][0] if self._deadlines else None
+        if self._next_sweep is None or first is None:
+            return first if self._next_sweep is None else self._next_sweep
+        return min(first, self._next_sweep)
+
+    def tick(self, now: float | None = None) -> None:
+        """Expire what is overdue.
+
+        Parameters
+        ----------
+        now : float, optional
+            `time.monotonic` seconds.
+        """
+        now = time.monotonic() if now is None else now
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, peer, number = heapq.heappop(self._deadlines)
+            entry = peer.outstanding.pop(number, None)
+            if entry is not None and entry.on_reply is not None:
+                self.expired += 1
+                error = CommandTimeoutError(f"{peer.name} did not answer {entry.command} in time")
+                self._conclude(peer, entry, "timeout")
+                entry.on_reply(None, error)
+        if self._next_sweep is not None and self._next_sweep <= now:
+            self._sweep(now)
+        self._flush()
+
+    def _sweep(self, now: float) -> None:
+        """Forget deliveries whose sender has stopped waiting, and hold nothing back for them."""
+        left = False
+        for peer in self._peers.values():
+            overdue = [number for number, entry in peer.outstanding.items() if entry.origin and entry.deadline < now]
+            for number in overdue:
+                self._conclude(peer, peer.outstanding.pop(number), "timeout")
+            self.expired += len(overdue)
+            for held in peer.forget_held():
+                self._uncharge(held.origin, held.size)
+            left = left or any(entry.origin for entry in peer.outstanding.values())
+        self._next_sweep = now + _SWEEP_S if left else None
+
+    # -- sockets
+
+    def _ready(self, peer: Peer, mask: int) -> None:
+        if peer.closed:
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._dirty.append(peer)
+        if mask & selectors.EVENT_READ:
+            self._busy = True
+            try:
+                self._read(peer)
+            finally:
+                self._busy = False
+        self._flush()
+
+    def _read(self, peer: Peer) -> None:
+        connection = peer.connection
+        try:
+            for body in connection.receive():
+                peer.received += 1
+                if peer.manifest is None:
+                    self._introduced(peer, body)
+                else:
+                    message = wire.decode_upward(body)
+                    action = self._actions.get(type(message))
+                    if action is None:
+                        raise MalformedError(f"{type(message).__name__} was not expected")
+                    action(peer, message, len(body) + wire.HEADER_BYTES)
+                if peer.closed:
+                    return
+            if connection.has_stray_fds:
+                raise MalformedError("descriptors came without a message that announces them")
+        except MalformedError as error:
+            logger.error("%s sent what is not a message and is cut off: %s", peer.name, error)
+            self._lose(peer, f"its connection was closed, because it sent malformed data: {error}")
+            return
+        if connection.ended is not None:
+            self._lose(peer, peer.goodbye or connection.ended)
+
+    def _post(self, peer: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> int:
+        """Queue a message and return its bytes; it is sent at the end of this turn of the loop."""
+        if peer.closed:
+            if give:
+                _close_fds(fds)
+            return 0
+        packed = wire.pack(message)
+        peer.connection.queue(packed, fds, give=give)
+        peer.sent += 1
+        if not peer.dirty:
+            peer.dirty = True
+            self._dirty.append(peer)
+        return len(packed)
+
+    def _flush(self) -> None:
+        if self._busy:
+            return
+        dirty, self._dirty = self._dirty, []
+        for peer in dirty:
+            peer.dirty = False
+            if peer.closed:
+                continue
+            waiting = not peer.connection.flush()
+            peer.note_backlog()
+            if waiting != peer.writing:
+                peer.writing = waiting
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waiting else 0)
+                sock = peer.connection.sock
+                self._selector.modify(sock, events, self._selector.get_key(sock).data)
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        if peer.closed:
+            return
+        self._drop(peer, reason)
+        if self.on_peer_lost is not None:
+            self.on_peer_lost(peer.name, reason)
+
+    def _drop(self, peer: Peer, reason: str) -> None:
+        """Close a stream and answer for the process behind it."""
+        peer.connection.flush()
+        peer.closed = True
+        self._selector.unregister(peer.connection.sock)
+        peer.connection.close()
+        del self._peers[peer.name]
+        self._gone[peer.name] = reason
+        self._routes.clear()
+        for held in peer.held:
+            _close_fds(held.fds)
+            self._uncharge(held.origin, held.size)
+        peer.held.clear()
+        outstanding, peer.outstanding = peer.outstanding, {}
+        for entry in outstanding.values():
+            self._settle(peer, entry, PeerDiedError(f"{peer.name} did not answer {entry.command}: {reason}"))
+        self._flush()
+
+    # -- what processes say
+
+    def _introduced(self, peer: Peer, body: memoryview) -> None:
+        version = wire.opening_version(body, 1)
+        if version is None:
+            raise MalformedError("the first message is not Hello")
+        if version != wire.WIRE_VERSION:
+            reason = f"{peer.name} speaks version {version} of the bus, this supervisor version {wire.WIRE_VERSION}"
+            logger.error("%s: it is refused", reason)
+            self._post(peer, wire.Refusal(f"{reason}: install the same Mutoscope on both sides"))
+            self._lose(peer, reason)
+            return
+        hello = wire.decode_upward(body)
+        if not isinstance(hello, wire.Hello):
+            raise MalformedError("the first message is not Hello")
+        if hello.name != peer.name:
+            raise MalformedError(f'it calls itself "{hello.name}"')
+        peer.manifest = hello.manifest
+        peer.inbox_bytes = max(1, hello.inbox_bytes)
+        if peer.kind == "worker":
+            self._manifests[peer.name] = hello.manifest
+        self._routes.clear()
+        self._post(peer, wire.Welcome(wire.WIRE_VERSION, peer.name))
+        if self.on_hello is not None:
+            self.on_hello(peer.name, hello.manifest)
+
+    def _called(self, peer: Peer, call: wire.Call, size: int) -> None:
+        fds = peer.connection.take_fds(call.fds) if call.fds else []
+        local = self._local.get(call.command)
+        if local is not None and (call.to is None or call.to == SUPERVISOR):
+            self._uncharge(peer, size)
+            self._call_local(peer, call, local, fds)
+            return
+        if call.kind == BROADCAST:
+            self._called_all(peer, call, fds, size)
+            return
+        target = self._routes.get((peer.kind, call.command, call.to))
+        if target is None or target is peer:
+            try:
+                target = self._find(peer, call)
+            except (MutoscopeError, PermissionError) as error:
+                self._uncharge(peer, size)
+                _close_fds(fds)
+                self._answer_error(peer, call.id, SUPERVISOR, to_record(error))
+                self._note(peer.name, call.to or "", call.command, call.kind, time.monotonic(), error)
+                return
+        entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, time.monotonic() + call.timeout_s)
+        self._deliver(target, entry, call.payload, fds, give=True, size=size)
+
+    def _called_all(self, peer: Peer, call: wire.Call, fds: list[int], size: int) -> None:
+        _close_fds(fds)
+        found = routes.find_broadcast(call.command, self._manifests)
+        targets = {name: spec for name, spec in found.items() if name != peer.name}
+        if not found:
+            one = next((m.handler(call.command) for m in self._manifests.values() if m.handler(call.command)), None)
+            why = f"{call.command} is not a broadcast command: use send or request" if one else f"nobody handles {call.command}"
+            self._uncharge(peer, size)
+            self._answer_error(peer, call.id, SUPERVISOR, to_record(UnknownCommandError(why)))
+            return
+        self._post(peer, wire.Targets(call.id, tuple(targets)))
+        deadline = time.monotonic() + call.timeout_s
+        self._uncharge(peer, size)
+        for name, spec in targets.items():
+            entry = Outstanding(peer, call.id, peer.name, call.command, BROADCAST, deadline)
+            target = self._peers.get(name)
+            try:
+                _permit(peer, spec)
+                if target is None or target.manifest is None:
+                    raise self._absence(name)
+            except (MutoscopeError, PermissionError) as error:
+                self._answer_error(peer, call.id, name, to_record(error))
+                self._note(peer.name, name, call.command, BROADCAST, entry.started, error)
+            else:
+                self._deliver(target, entry, call.payload, (), give=False, size=0)
+
+    def _find(self, peer: Peer, call: wire.Call) -> Peer:
+        name, spec = routes.find_owner(call.command, call.to, self._manifests, {*self._peers, *self._gone})
+        _permit(peer, spec)
+        if name == peer.name and call.kind == REQUEST:
+            raise ConfigError(f"{name} handles {call.command} itself and would wait for itself: call the method")
+        target = self._peers.get(name)
+        if target is None or target.manifest is None:
+            raise self._absence(name)
+        self._routes[peer.kind, call.command, call.to] = target
+        return target
+
+    def _absence(self, name: str) -> MutoscopeError:
+        if name in self._peers:
+            return PeerDiedError(f"{name} is starting and not ready yet")
+        if name in self._gone:
+            return PeerDiedError(f"{name} is not running: {self._gone[name]}")
+        return UnknownCommandError(f'nobody is called "{name}"')
+
+    def _deliver(
+        self, target: Peer, entry: Outstanding, packed: msgspec.Raw, fds: Sequence[int], *, give: bool, size: int
+    ) -> int:
+        """Send a command on, or keep it back while the target's inbox is full; return its number there."""
+        number = target.next_number()
+        target.outstanding[number] = entry
+        message = wire.Deliver(number, entry.kind, entry.sender, entry.command, packed, len(fds))
+        if self.on_call is not None:
+            entry.payload = bytes(packed)
+        if entry.origin is not None and self._next_sweep is None:
+            self._next_sweep = time.monotonic() + _SWEEP_S
+        if target.has_room:
+            self._post_charged(target, message, fds, give=give)
+            if size and entry.origin is not None:
+                self._uncharge(entry.origin, size)
+        else:
+            kept = tuple(fds) if give else tuple(os.dup(fd) for fd in fds)
+            target.hold(Held(number, message, kept, entry.origin, size))
+        return number
+
+    def _post_charged(self, target: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> None:
+        target.unhandled_bytes += self._post(target, message, fds, give=give)
+
+    def _uncharge(self, origin: Peer | None, size: int) -> None:
+        if origin is not None and size and not origin.closed:
+            due = origin.credit.add(size)
+            if due:
+                self._post(origin, wire.Credit(due))
+
+    def _credited(self, peer: Peer, message: wire.Credit, size: int) -> None:
+        peer.unhandled_bytes -= message.size
+        if peer.unhandled_bytes < 0 or message.size < 0:
+            raise MalformedError(f"it handled {message.size:,} bytes, more than it was sent")
+        for held in peer.take_held():
+            self._post_charged(peer, held.message, held.fds, give=True)
+            self._uncharge(held.origin, held.size)
+        for event in peer.take_latest():
+            self._post_charged(peer, event)
+
+    def _returned(self, peer: Peer, message: wire.Return, size: int) -> None:
+        fds = peer.connection.take_fds(message.fds) if message.fds else []
+        entry = peer.outstanding.pop(message.id, None)
+        if entry is None or (entry.origin is not None and entry.origin.closed):
+            self.late_replies += 1
+            _close_fds(fds)
+            return
+        self._conclude(peer, entry, "ok")
+        if entry.origin is not None:
+            self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload, len(fds)), fds, give=True)
+        elif entry.on_reply is not None:
+            _close_fds(fds)
+            try:
+                value = payload.decode(message.payload, entry.reply_type, f"reply of {peer.name} to {entry.command}")
+            except BadPayloadError as error:
+                entry.on_reply(None, error)
+            else:
+                entry.on_reply(value, None)
+
+    def _failed(self, peer: Peer, message: wire.Fail, size: int) -> None:
+        entry = peer.outstanding.pop(message.id, None)
+        if entry is None or (entry.origin is not None and entry.origin.closed):
+            self.late_replies += 1
+            return
+        self._settle(peer, entry, message.error)
+
+    def _settle(self, peer: Peer, entry: Outstanding, error: Exception | ErrorRecord) -> None:
+        """Tell whoever waits for `entry` that it failed."""
+        record = error if isinstance(error, ErrorRecord) else to_record(error)
+        self._conclude(peer, entry, f"{record.type_name}: {record.message}")
+        if entry.origin is not None:
+            self._answer_error(entry.origin, entry.id, peer.name, record)
+        elif entry.on_reply is not None:
+            entry.on_reply(None, from_record(record) if isinstance(error, ErrorRecord) else error)
+
+    def _published(self, peer: Peer, message: wire.Publish, size: int) -> None:
+        self._uncharge(peer, size)
+        self._spread(message.event, peer.name, message.payload)
+
+    def _spread(self, event: str, sender: str, packed: msgspec.Raw) -> None:
+        packed = msgspec.Raw(bytes(packed))
+        self._latest[event] = (sender, packed)
+        for peer in list(self._peers.values()):
+            if event in peer.subscriptions:
+                self._happened(peer, event, sender, packed)
+        for kind, callback in self._listeners.get(event, ()):
+            try:
+                value = payload.decode(packed, kind, event)
+            except BadPayloadError as error:
+                logger.error("an event of %s does not fit: %s", sender, error)
+            else:
+                callback(value)
+
+    def _happened(self, peer: Peer, event: str, sender: str, packed: msgspec.Raw) -> None:
+        if peer.has_room:
+            self._post_charged(peer, wire.Happened(event, sender, packed))
+        else:
+            peer.keep_latest(event, sender, packed)
+
+    def _subscribed(self, peer: Peer, message: wire.Subscribe, size: int) -> None:
+        peer.subscriptions.add(message.event)
+        latest = self._latest.get(message.event)
+        if latest is not None:
+            self._happened(peer, message.event, *latest)
+
+    def _problem(self, peer: Peer, message: wire.Problem, size: int) -> None:
+        sender = self._peers.get(message.peer)
+        if sender is not None:
+            self._post(sender, wire.Problem(peer.name, message.command, message.error))
+        if self.on_problem is not None:
+            self.on_problem(peer.name, message.peer, message.command, from_record(message.error))
+
+    def _crash_report(self, peer: Peer, message: wire.CrashReport, size: int) -> None:
+        if self.on_crash_report is not None:
+            self.on_crash_report(peer.name, message.error)
+
+    def _goodbye(self, peer: Peer, message: wire.Goodbye, size: int) -> None:
+        peer.goodbye = f"it closed its side: {message.reason}"
+
+    # -- the supervisor's own commands
+
+    def _call_local(self, peer: Peer, call: wire.Call, local: _Local, fds: list[int]) -> None:
+        _close_fds(fds)
+        started = time.monotonic()
+        if call.kind == BROADCAST:
+            self._post(peer, wire.Targets(call.id, (SUPERVISOR,)))
+        try:
+            _permit(peer, HandlerSpec(call.command, "", "direct", local.script, local.page))
+            command = payload.decode(call.payload, local.kind, call.command)
+            result = local.call(peer.name, command)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its sender's to hear
+            self._answer_local(peer, call, started, None, (), error)
+            return
+        if isinstance(result, Deferred):
+            result.bind(functools.partial(self._answer_local, peer, call, started))
+        elif isinstance(result, Reply):
+            self._answer_local(peer, call, started, result.value, result.fds, None)
+        else:
+            self._answer_local(peer, call, started, result, (), None)
+
+    def _answer_local(
+        self, peer: Peer, call: wire.Call, started: float, value: Any, fds: Sequence[int], error: Exception | None
+    ) -> None:
+        if error is None:
+            try:
+                packed = NIL if call.kind == SEND else msgspec.Raw(payload.encode(value, f"reply to {call.command}"))
+                self._post(peer, wire.Answer(call.id, SUPERVISOR, packed, len(fds)), fds)
+            except (BadPayloadError, OSError, ValueError) as refused:
+                error = refused
+        if error is not None:
+            text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+            self._answer_error(peer, call.id, SUPERVISOR, to_record(error, text))
+        self._note(peer.name, SUPERVISOR, call.command, call.kind, started, error, call.payload)
+        self._flush()
+
+    def _answer_error(self, peer: Peer, call_id: int, source: str, record: ErrorRecord) -> None:
+        self._post(peer, wire.Failure(call_id, source, record))
+
+    # -- the audit
+
+    def _conclude(self, target: Peer, entry: Outstanding, outcome: str) -> None:
+        if self.on_call is not None:
+            now = time.monotonic()
+            self.on_call(
+                CallRecord(entry.sender, target.name, entry.command, entry.kind, now - entry.started, outcome, entry.payload)
+            )
+
+    def _note(
+        self,
+        sender: str,
+        target: str,
+        command: str,
+        kind: int,
+        started: float,
+        error: Exception | None,
+        packed: msgspec.Raw | None = None,
+    ) -> None:
+        if self.on_call is not None:
+            outcome = "ok" if error is None else f"{type(error).__name__}: {error}"
+            content = b"" if packed is None else bytes(packed)
+            self.on_call(CallRecord(sender, target, command, kind, time.monotonic() - started, outcome, content))
+
+
+def _permit(peer: Peer, spec: HandlerSpec) -> None:
+    """Raise PermissionError when a process of this kind may not send the command."""
+    if peer.kind == "client" and not spec.script:
+        raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
+    if peer.kind == "page" and not spec.page:
+        raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
+
+
+def _close_fds(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _log_reply(name: str, command: str) -> OnReply:
+    def log(value: Any, error: Exception | None) -> None:
+        if error is not None:
+            logger.warning("%s did not do %s: %s", name, command, error)
+
+    return log

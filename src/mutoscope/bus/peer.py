@@ -1,0 +1,188 @@
+"""The hub's account of one process: what it announced, what it owes, what is kept back for it."""
+
+from __future__ import annotations
+
+import collections
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mutoscope.bus import wire
+from mutoscope.bus.flow import INBOX_BYTES, CreditAccount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mutoscope.bus.commands import Manifest
+    from mutoscope.bus.connection import Connection
+
+__all__ = ["CallRecord", "Held", "Outstanding", "Peer", "PeerStatistics"]
+
+
+class CallRecord(msgspec.Struct, frozen=True):
+    """A command that ended, for the audit: who sent what to whom, how long it took, how it ended.
+
+    `kind` is 0 for a send, 1 for a request, 2 for a broadcast; `payload` is the command in msgpack.
+    """
+
+    sender: str
+    target: str
+    command: str
+    kind: int
+    duration_s: float
+    outcome: str
+    payload: bytes = b""
+
+
+class PeerStatistics(msgspec.Struct, frozen=True):
+    """Counters and backlogs of one stream, seen from the hub."""
+
+    received: int
+    sent: int
+    unsent_bytes: int
+    unsent_bytes_peak: int
+    unhandled_bytes: int
+    held: int
+    held_bytes_peak: int
+    outstanding: int
+    events_dropped: int
+
+
+class Outstanding:
+    """A command that was delivered and not yet answered. `origin` is None for the supervisor's own."""
+
+    __slots__ = ("command", "deadline", "id", "kind", "on_reply", "origin", "payload", "reply_type", "sender", "started")
+
+    def __init__(
+        self,
+        origin: Peer | None,
+        call_id: int,
+        sender: str,
+        command: str,
+        kind: int,
+        deadline: float,
+        on_reply: Callable[[Any, Exception | None], None] | None = None,
+        reply_type: Any = Any,
+    ) -> None:
+        self.origin = origin
+        self.id = call_id
+        self.sender = sender
+        self.command = command
+        self.kind = kind
+        self.deadline = deadline
+        self.on_reply = on_reply
+        self.reply_type = reply_type
+        self.started = time.monotonic()
+        self.payload = b""
+
+
+class Held:
+    """A delivery that waits for room in its target's inbox."""
+
+    __slots__ = ("fds", "message", "number", "origin", "size")
+
+    def __init__(self, number: int, message: wire.Deliver, fds: tuple[int, ...], origin: Peer | None, size: int) -> None:
+        self.number = number
+        self.message = message
+        self.fds = fds
+        self.origin = origin
+        self.size = size
+
+
+class Peer:
+    """One process, as long as its stream is open."""
+
+    def __init__(self, name: str, kind: str, connection: Connection, window_bytes: int) -> None:
+        self.name = name
+        self.kind = kind
+        self.connection = connection
+        self.manifest: Manifest | None = None
+        self.inbox_bytes = INBOX_BYTES
+        self.unhandled_bytes = 0
+        self.credit = CreditAccount(window_bytes)
+        self.held: collections.deque[Held] = collections.deque()
+        self.outstanding: dict[int, Outstanding] = {}
+        self.subscriptions: set[str] = set()
+        self.goodbye: str | None = None
+        self.closed = False
+        self.dirty = False
+        self.writing = False
+        self.received = 0
+        self.sent = 0
+        self.events_dropped = 0
+        self._latest: dict[str, tuple[str, msgspec.Raw, int]] = {}
+        self._number = 0
+        self._unsent_peak = 0
+        self._held_bytes = 0
+        self._held_peak = 0
+
+    def next_number(self) -> int:
+        """Return a number for the next delivery."""
+        self._number += 1
+        return self._number
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a delivery may go now: the inbox has room and nothing waits before it."""
+        return self.unhandled_bytes < self.inbox_bytes and not self.held
+
+    def hold(self, held: Held) -> None:
+        """Keep a delivery back."""
+        self.held.append(held)
+        self._held_bytes += len(held.message.payload)
+        self._held_peak = max(self._held_peak, self._held_bytes)
+
+    def take_held(self) -> Iterator[Held]:
+        """Yield what may go now, in order; the caller sends each before it asks for the next."""
+        while self.held and self.unhandled_bytes < self.inbox_bytes:
+            held = self.held.popleft()
+            self._held_bytes -= len(held.message.payload)
+            yield held
+
+    def forget_held(self) -> list[Held]:
+        """Drop what nobody waits for any more; return it, its descriptors closed."""
+        if not self.held:
+            return []
+        dropped = [held for held in self.held if held.number not in self.outstanding]
+        if dropped:
+            self.held = collections.deque(held for held in self.held if held.number in self.outstanding)
+            for held in dropped:
+                self._held_bytes -= len(held.message.payload)
+                for fd in held.fds:
+                    os.close(fd)
+        return dropped
+
+    def keep_latest(self, event: str, sender: str, packed: msgspec.Raw) -> None:
+        """Keep an event for later, in place of an older value of it."""
+        dropped = 0
+        if event in self._latest:
+            dropped = self._latest[event][2] + 1
+            self.events_dropped += 1
+        self._latest[event] = (sender, packed, dropped)
+
+    def take_latest(self) -> Iterator[wire.Happened]:
+        """Yield kept events that may go now."""
+        while self._latest and self.has_room:
+            event = next(iter(self._latest))
+            sender, packed, dropped = self._latest.pop(event)
+            yield wire.Happened(event, sender, packed, dropped)
+
+    def note_backlog(self) -> None:
+        """Keep the largest backlog for :meth:`statistics`."""
+        self._unsent_peak = max(self._unsent_peak, self.connection.unsent_bytes)
+
+    def statistics(self) -> PeerStatistics:
+        """Return the counters."""
+        return PeerStatistics(
+            received=self.received,
+            sent=self.sent,
+            unsent_bytes=self.connection.unsent_bytes,
+            unsent_bytes_peak=self._unsent_peak,
+            unhandled_bytes=self.unhandled_bytes,
+            held=len(self.held),
+            held_bytes_peak=self._held_peak,
+            outstanding=len(self.outstanding),
+            events_dropped=self.events_dropped,
+        )

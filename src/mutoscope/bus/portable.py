@@ -1,0 +1,97 @@
+"""Classes of scripts and notebooks on their way into a child process.
+
+cloudpickle loses the fields of ``msgspec.Struct`` classes that are not importable, commands and events among them; the pickler
+here rebuilds such classes from their fields. Only for the start-up payload that a child inherits, never for a socket.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from typing import Any
+
+import msgspec
+
+__all__ = ["dumps"]
+
+_OWN = {"__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__slots__", "handled_by"}
+
+
+def dumps(value: object) -> bytes:
+    """Pickle a value, with the classes that cannot be imported elsewhere included; ``pickle.loads`` reads it.
+
+    Parameters
+    ----------
+    value : object
+        A worker class of a script or notebook, or arguments for one.
+    """
+    import cloudpickle
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, msgspec.StructMeta) and not _importable(obj):
+                return _reduce_struct(obj)
+            return super().reducer_override(obj)
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
+def _importable(cls: type) -> bool:
+    if cls.__module__ == "__main__":
+        return False
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
+
+
+def _reduce_struct(cls: Any) -> tuple[Any, ...]:
+    config = cls.__struct_config__
+    options = {
+        name: getattr(config, name)
+        for name in ("frozen", "eq", "order", "array_like", "gc", "omit_defaults", "forbid_unknown_fields", "weakref", "dict")
+    }
+    options["cache_hash"] = config.cache_hash
+    if config.tag is not None:
+        options |= {"tag": config.tag, "tag_field": config.tag_field}
+    if hasattr(cls, "message_name"):
+        options["name"] = cls.message_name
+    inherited = {name for base in cls.__bases__ for name in getattr(base, "__struct_fields__", ())}
+    fields = []
+    for field in msgspec.structs.fields(cls):
+        if field.name not in inherited or field.name in vars(cls).get("__annotations__", {}):
+            default = field.default
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = msgspec.field(default_factory=field.default_factory)
+            fields.append((field.name, field.type, default is not msgspec.NODEFAULT, default))
+    extra = {name: value for name, value in vars(cls).items() if name not in _OWN and not _generated(cls, name, value)}
+    arguments = (type(cls), cls.__name__, cls.__bases__, cls.__module__, cls.__qualname__, cls.__doc__, tuple(fields), options)
+    return _rebuild_struct, arguments, extra, None, None, _set_attributes
+
+
+def _generated(cls: Any, name: str, value: Any) -> bool:
+    return name in cls.__struct_fields__ or name.startswith(("__struct_", "__match_args__")) or name == "message_name"
+
+
+def _rebuild_struct(
+    metaclass: Any,
+    name: str,
+    bases: tuple[type, ...],
+    module: str,
+    qualname: str,
+    doc: str | None,
+    fields: tuple[tuple[str, Any, bool, Any], ...],
+    options: dict[str, Any],
+) -> Any:
+    namespace: dict[str, Any] = {"__module__": module, "__qualname__": qualname, "__doc__": doc}
+    namespace["__annotations__"] = {field: kind for field, kind, _, _ in fields}
+    namespace |= {field: default for field, _, has_default, default in fields if has_default}
+    return metaclass(name, bases, namespace, **options)
+
+
+def _set_attributes(cls: Any, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        setattr(cls, name, value)

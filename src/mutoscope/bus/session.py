@@ -1,0 +1,487 @@
+"""A process's side of the bus without its waiting: what it asked, what it is asked, how messages change that.
+
+:class:`mutoscope.bus.endpoint.Endpoint` and :class:`mutoscope.bus.threaded.ThreadedEndpoint` add how they wait.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mutoscope.bus import payload, wire
+from mutoscope.bus.commands import Command, Event, Handler, HandlerTable, Manifest, collect_handlers, message_name, reply_type
+from mutoscope.bus.connection import Connection
+from mutoscope.bus.flow import CreditAccount, Window
+from mutoscope.bus.wire import BROADCAST, NIL, SEND, MalformedError
+from mutoscope.model.errors import (
+    BadPayloadError,
+    ClosedError,
+    CommandTimeoutError,
+    ConfigError,
+    PeerDiedError,
+    ScopeStateError,
+    UnknownCommandError,
+    from_record,
+    to_record,
+)
+
+__all__ = ["EndpointStatistics", "Pending", "Session", "close_fds", "wake"]
+
+logger = logging.getLogger(__name__)
+
+
+class EndpointStatistics(msgspec.Struct, frozen=True):
+    """Counters of one process's side of the bus."""
+
+    received: int
+    handled: int
+    queued: int
+    inbox_bytes: int
+    inbox_bytes_peak: int
+    in_flight_bytes: int
+    pending: int
+    late_replies: int
+    handler_errors: int
+    events_dropped: int
+    problems: int
+
+
+class Pending:
+    """A call that waits for its answer, or the answers of a broadcast."""
+
+    __slots__ = (
+        "answers",
+        "command",
+        "done",
+        "error",
+        "expected",
+        "fds",
+        "kind",
+        "number",
+        "payload",
+        "posted",
+        "source",
+        "wake",
+    )
+
+    def __init__(self, number: int, command: str, kind: int, *, posted: bool = False) -> None:
+        self.number = number
+        self.command = command
+        self.kind = kind
+        self.posted = posted
+        self.done = False
+        self.payload: msgspec.Raw = NIL
+        self.error: Exception | None = None
+        self.fds: list[int] = []
+        self.source = ""
+        self.expected: tuple[str, ...] | None = None
+        self.answers: dict[str, msgspec.Raw | Exception] = {}
+        self.wake: threading.Lock | None = None
+
+
+class Job:
+    """A command or an event that was received and waits to be handled. `id` 0: nobody waits for a result."""
+
+    __slots__ = ("call", "fds", "id", "kind", "name", "sender", "size", "value")
+
+    def __init__(
+        self,
+        call: Callable[[Any], Any],
+        value: Any,
+        name: str,
+        sender: str,
+        size: int,
+        *,
+        call_id: int,
+        kind: int,
+        fds: list[int],
+    ) -> None:
+        self.call = call
+        self.value = value
+        self.name = name
+        self.sender = sender
+        self.size = size
+        self.id = call_id
+        self.kind = kind
+        self.fds = fds
+
+
+class Session:
+    """State and protocol of one process on the bus; does no waiting and starts no thread.
+
+    Parameters
+    ----------
+    connection : Connection
+        To the hub; owned.
+    name : str
+        This process's name in the scope.
+    window_bytes, inbox_bytes : int
+        What may be on its way to the hub, and what is taken without having been handled.
+    """
+
+    def __init__(self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int) -> None:
+        self.connection = connection
+        self.name = name
+        self.window = Window(window_bytes)
+        self.inbox: collections.deque[Job] = collections.deque()
+        self.handlers = HandlerTable(name)
+        self.pending: dict[int, Pending] = {}
+        self.posted_error: Exception | None = None
+        self.posted: set[int] = set()
+        self.outgoing: collections.deque[bytearray] = collections.deque()
+        self.welcomed = False
+        self.refused: str | None = None
+        self.closed = False
+        self.peer_closed = False
+        self.close_reason = ""
+        self.current_fds: list[int] = []
+        self._limit = inbox_bytes
+        self._credit = CreditAccount(inbox_bytes)
+        self._credit_lock = threading.Lock()
+        self._last: dict[str, wire.Happened] = {}
+        self._subscriptions: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
+        self._numbers = itertools.count(1)
+        self._taken_bytes = 0  # this and the next: written by the reading and by the handling thread
+        self._done_bytes = 0
+        self._inbox_peak = 0
+        self._received = 0
+        self._handled = 0
+        self._late = 0
+        self._handler_errors = 0
+        self._events_dropped = 0
+        self._problems = 0
+        self._actions: dict[type, Callable[[Any, int], None]] = {
+            wire.Answer: self._answered,
+            wire.Failure: self._failed,
+            wire.Deliver: self._delivered,
+            wire.Happened: self._happened,
+            wire.Credit: self._credited,
+            wire.Targets: self._targets,
+            wire.Problem: self._problem,
+            wire.Welcome: self._welcome,
+            wire.Refusal: self._refusal,
+            wire.Goodbye: self._goodbye,
+        }
+
+    # -- what this process says
+
+    def serve(self, owner: object) -> None:
+        """Add the handlers of an object."""
+        self.handlers.update(collect_handlers(owner))
+
+    def hello(self, manifest: Manifest) -> bytearray:
+        """Return the first message."""
+        return wire.pack(wire.hello(self.name, self._limit, manifest))
+
+    def check_open(self) -> None:
+        """Raise unless calls are possible."""
+        if self.closed:
+            raise ClosedError(f"the bus connection of {self.name} is closed")
+        if self.peer_closed:
+            raise PeerDiedError(f"the supervisor is gone: {self.close_reason}")
+        if not self.welcomed:
+            raise ScopeStateError(f"{self.name} has not said hello on the bus yet")
+
+    def call(
+        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
+    ) -> tuple[int, Pending, bytearray]:
+        """Return (id, what will hold the answer, the message to send); the answer is expected from now on."""
+        self.check_open()
+        name = message_name(type(command))
+        packed = msgspec.Raw(payload.encode(command, name))
+        number = next(self._numbers)
+        pending = Pending(number, name, kind, posted=posted)
+        if posted:
+            self.posted.add(number)
+        self.pending[number] = pending
+        return number, pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed))
+
+    def event(self, event: Event) -> bytearray:
+        """Return the message that publishes an event."""
+        self.check_open()
+        name = message_name(type(event))
+        return wire.pack(wire.Publish(name, msgspec.Raw(payload.encode(event, name))))
+
+    def subscription(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
+        """Note a callback; ask the hub for the event unless it comes already, when the last value is replayed from here."""
+        self.check_open()
+        name = message_name(kind)
+        payload.check_encodable(kind, name)
+        callbacks = self._subscriptions.setdefault(name, [])
+        callbacks.append((kind, callback))
+        if len(callbacks) == 1:
+            self.outgoing.append(wire.pack(wire.Subscribe(name)))
+        elif name in self._last:
+            self._happening(self._last[name], kind, callback, 0)
+
+    def forget(self, number: int) -> None:
+        """Stop expecting an answer; one that comes later is counted and dropped."""
+        self.pending.pop(number, None)
+        self.posted.discard(number)
+
+    def reply(self, command: Command, pending: Pending, returns: Any) -> Any:
+        """Return the value of an answered request, or raise what went wrong."""
+        if pending.error is not None:
+            raise pending.error
+        kind = reply_type(type(command)) if returns is None else returns
+        return payload.decode(pending.payload, kind, f"reply of {pending.source} to {pending.command}")
+
+    def replies(self, command: Command, pending: Pending, timeout_s: float, returns: Any) -> dict[str, Any]:
+        """Return what each peer answered to a broadcast: its value, or an exception."""
+        if pending.error is not None:
+            raise pending.error
+        kind = reply_type(type(command)) if returns is None else returns
+        if pending.expected is None:
+            raise CommandTimeoutError(f"the supervisor did not take {pending.command} within {timeout_s:g} s")
+        replies: dict[str, Any] = {}
+        for source in pending.expected:
+            answer = pending.answers.get(source)
+            if answer is None:
+                answer = CommandTimeoutError(f"{source} did not answer {pending.command} within {timeout_s:g} s")
+            elif not isinstance(answer, Exception):
+                try:
+                    answer = payload.decode(answer, kind, f"reply of {source} to {pending.command}")
+                except BadPayloadError as error:
+                    answer = error
+            replies[source] = answer
+        return replies
+
+    # -- what this process hears
+
+    def hear(self, bodies: list[memoryview]) -> None:
+        """Take in messages: answers are stored, commands and events are queued, receipts go out. No handler runs."""
+        for body in bodies:
+            self._received += 1
+            message = wire.decode_downward(body)
+            self._actions[type(message)](message, len(body) + wire.HEADER_BYTES)
+
+    def ended(self, reason: str) -> None:
+        """Note that the stream ended; whoever waits hears it."""
+        if self.peer_closed:
+            return
+        self.peer_closed = True
+        self.close_reason = self.close_reason or reason
+        for number, pending in list(self.pending.items()):
+            self.pending.pop(number, None)
+            error = PeerDiedError(f"{pending.command} was not answered, the supervisor is gone: {self.close_reason}")
+            self._finish(pending, error)
+
+    def _answered(self, message: wire.Answer, size: int) -> None:
+        fds = self.connection.take_fds(message.fds) if message.fds else []
+        pending = self.pending.get(message.id)
+        if pending is None:
+            self._late += 1
+            close_fds(fds)
+            return
+        if pending.kind == BROADCAST:
+            close_fds(fds)
+            pending.answers[message.source] = message.payload
+            self._collect(message.id, pending)
+            return
+        del self.pending[message.id]
+        pending.payload = message.payload
+        pending.source = message.source
+        pending.fds = fds
+        self._finish(pending, None)
+
+    def _failed(self, message: wire.Failure, size: int) -> None:
+        pending = self.pending.get(message.id)
+        if pending is None:
+            self._late += 1
+            return
+        error = from_record(message.error)
+        if pending.kind == BROADCAST and pending.expected is not None:
+            pending.answers[message.source] = error
+            self._collect(message.id, pending)
+            return
+        del self.pending[message.id]
+        self._finish(pending, error)
+
+    def _targets(self, message: wire.Targets, size: int) -> None:
+        pending = self.pending.get(message.id)
+        if pending is not None:
+            pending.expected = message.names
+            self._collect(message.id, pending)
+
+    def _collect(self, number: int, pending: Pending) -> None:
+        if pending.expected is not None and len(pending.answers) >= len(pending.expected):
+            self.pending.pop(number, None)
+            self._finish(pending, None)
+
+    def _finish(self, pending: Pending, error: Exception | None) -> None:
+        pending.error = error
+        pending.done = True
+        if pending.posted:
+            self.posted.discard(pending.number)
+            if error is not None:
+                logger.warning("%s was not delivered: %s", pending.command, error)
+                self.posted_error = self.posted_error or error
+        if pending.wake is not None:
+            wake(pending.wake)
+
+    def _delivered(self, message: wire.Deliver, size: int) -> None:
+        fds = self.connection.take_fds(message.fds) if message.fds else []
+        handler: Handler | None = self.handlers.get(message.command)
+        try:
+            if handler is None:
+                raise UnknownCommandError(f"{self.name} does not handle {message.command}")
+            command = payload.decode(message.payload, handler.kind, message.command)
+        except (UnknownCommandError, BadPayloadError) as error:
+            close_fds(fds)
+            self.outgoing.append(wire.pack(wire.Fail(message.id, to_record(error))))
+            self._handled_bytes(size)
+            return
+        kind = message.kind
+        if kind == SEND:
+            self.outgoing.append(wire.pack(wire.Return(message.id, NIL)))
+        self._queue(Job(handler.call, command, message.command, message.sender, size, call_id=message.id, kind=kind, fds=fds))
+
+    def _happened(self, message: wire.Happened, size: int) -> None:
+        if message.dropped:
+            self._events_dropped += message.dropped
+            logger.warning("%s: %d values of event %s were passed over", self.name, message.dropped, message.event)
+        wanted = list(self._subscriptions.get(message.event, ()))
+        self._last[message.event] = message
+        for index, (kind, callback) in enumerate(wanted):
+            self._happening(message, kind, callback, size if index == len(wanted) - 1 else 0)
+        if not wanted:
+            self._handled_bytes(size)
+
+    def _happening(self, message: wire.Happened, kind: type[Event], callback: Callable[[Any], None], size: int) -> None:
+        try:
+            event = payload.decode(message.payload, kind, message.event)
+        except BadPayloadError as error:
+            logger.error("%s: an event of %s does not fit: %s", self.name, message.sender, error)
+            self._handled_bytes(size)
+        else:
+            self._queue(Job(callback, event, message.event, message.sender, size, call_id=0, kind=SEND, fds=[]))
+
+    def _queue(self, job: Job) -> None:
+        self._taken_bytes += job.size
+        self._inbox_peak = max(self._inbox_peak, self._taken_bytes - self._done_bytes)
+        self.inbox.append(job)
+
+    def _credited(self, message: wire.Credit, size: int) -> None:
+        if not self.window.credit(message.size):
+            raise MalformedError(f"the supervisor credited {message.size:,} bytes too many")
+
+    def _problem(self, message: wire.Problem, size: int) -> None:
+        self._problems += 1
+        logger.warning(
+            "%s, sent by %s, failed in %s: %s: %s",
+            message.command,
+            self.name,
+            message.peer,
+            message.error.type_name,
+            message.error.message,
+        )
+
+    def _welcome(self, message: wire.Welcome, size: int) -> None:
+        if message.version != wire.WIRE_VERSION:
+            self.refused = (
+                f"the supervisor speaks version {message.version} of the bus, {self.name} version {wire.WIRE_VERSION}:"
+                " install the same Mutoscope on both sides"
+            )
+            return
+        self.welcomed = True
+
+    def _refusal(self, message: wire.Refusal, size: int) -> None:
+        self.refused = message.reason
+
+    def _goodbye(self, message: wire.Goodbye, size: int) -> None:
+        self.close_reason = message.reason
+
+    def check_welcome(self) -> bool:
+        """Whether the hub has answered Hello; raises when it refused."""
+        if self.refused is not None:
+            raise ConfigError(self.refused)
+        if self.peer_closed:
+            raise PeerDiedError(f"the supervisor is gone: {self.close_reason}")
+        return self.welcomed
+
+    # -- handling
+
+    def run(self, job: Job) -> None:
+        """Run one handler or event callback and queue its reply. What it raises goes to whoever sent the command."""
+        outer, self.current_fds = self.current_fds, job.fds
+        try:
+            value = job.call(job.value)
+            if job.kind != SEND:
+                packed = msgspec.Raw(payload.encode(value, f"reply of {self.name} to {job.name}"))
+                self.outgoing.append(wire.pack(wire.Return(job.id, packed)))
+        except Exception as error:  # the boundary between a handler and the bus: the sender hears it
+            self._handler_errors += 1
+            record = to_record(error, traceback.format_exc())
+            logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, error, exc_info=True)
+            if job.kind != SEND:
+                self.outgoing.append(_pack_error(lambda text: wire.Fail(job.id, text), record))
+            elif job.id:
+                self.outgoing.append(_pack_error(lambda text: wire.Problem(job.sender, job.name, text), record))
+        finally:
+            close_fds(self.current_fds)
+            self.current_fds = outer
+            self._handled += 1
+            self._done_bytes += job.size
+            self._handled_bytes(job.size)
+
+    def _handled_bytes(self, size: int) -> None:
+        with self._credit_lock:
+            due = self._credit.add(size)
+        if due:
+            self.outgoing.append(wire.pack(wire.Credit(due)))
+
+    def statistics(self) -> EndpointStatistics:
+        """Return the counters."""
+        return EndpointStatistics(
+            received=self._received,
+            handled=self._handled,
+            queued=len(self.inbox),
+            inbox_bytes=self._taken_bytes - self._done_bytes,
+            inbox_bytes_peak=self._inbox_peak,
+            in_flight_bytes=self.window.in_flight,
+            pending=len(self.pending),
+            late_replies=self._late,
+            handler_errors=self._handler_errors,
+            events_dropped=self._events_dropped,
+            problems=self._problems,
+        )
+
+    def close(self) -> None:
+        """Drop the queue, fail whoever waits, close the socket."""
+        for job in self.inbox:
+            close_fds(job.fds)
+        self.inbox.clear()
+        self.closed = True
+        for number, pending in list(self.pending.items()):
+            self.pending.pop(number, None)
+            self._finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
+        self.connection.close()
+
+
+def _pack_error(wrap: Callable[[Any], Any], record: Any) -> bytearray:
+    """Pack an error; where its arguments cannot be encoded, its text alone."""
+    try:
+        return wire.pack(wrap(record))
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
+        return wire.pack(wrap(msgspec.structs.replace(record, arguments=(record.message,))))
+
+
+def wake(waiting: threading.Lock) -> None:
+    """Release a lock on which somebody may wait, or somebody else has just released."""
+    with contextlib.suppress(RuntimeError):
+        waiting.release()
+
+
+def close_fds(fds: list[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,348 @@
+"""The user's program on the bus: any thread may call, a daemon thread hears what nobody waits for."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mutoscope.bus import wire
+from mutoscope.bus.commands import Command, Event, Manifest
+from mutoscope.bus.connection import Connection
+from mutoscope.bus.endpoint import TICK_S
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.session import EndpointStatistics, Pending, Session, close_fds
+from mutoscope.bus.session import wake as release
+from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
+from mutoscope.model.errors import CommandTimeoutError
+
+__all__ = ["ThreadedEndpoint"]
+
+_YIELD_S = 0.02
+_FLUSH_S = 5.0
+
+
+class ThreadedEndpoint:
+    """The program's side of the bus. All methods may be called from any thread.
+
+    Whoever waits for an answer reads the socket itself, so that no other thread has to be scheduled first; a daemon thread
+    reads when nobody waits. Event callbacks run in a second daemon thread, in order, and may make calls of their own.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected Unix stream socket; taken over.
+    name : str
+        The program's name in the scope.
+    window_bytes, inbox_bytes : int
+        As for :class:`mutoscope.bus.endpoint.Endpoint`.
+    """
+
+    def __init__(
+        self, sock: socket.socket, name: str, *, window_bytes: int = WINDOW_BYTES, inbox_bytes: int = INBOX_BYTES
+    ) -> None:
+        self._connection = Connection(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
+        self._session = Session(self._connection, name, window_bytes, inbox_bytes)
+        self._reading = threading.Lock()  # held by the thread that reads the socket and changes the session by it
+        self._sending = threading.RLock()  # held by the thread that writes the socket
+        self._waiting_lock = threading.Lock()
+        self._waiting: dict[threading.Lock, None] = {}
+        self._stop = threading.Event()
+        self._jobs = threading.Condition()
+        self._reader: threading.Thread | None = None
+        self._dispatcher: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """The program's name in the scope."""
+        return self._session.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called here."""
+        return self._session.closed
+
+    @property
+    def peer_closed(self) -> bool:
+        """Whether the supervisor ended or closed the stream."""
+        return self._session.peer_closed
+
+    @property
+    def close_reason(self) -> str:
+        """Why the stream ended, once `peer_closed`."""
+        return self._session.close_reason
+
+    def hello(self, announced: Manifest | None = None, *, timeout_s: float = 10.0) -> None:
+        """Introduce the program to the hub and wait for its welcome; raises as :meth:`Endpoint.hello`."""
+        with self._sending:
+            self._transmit(self._session.hello(announced or Manifest()))
+        if not self._wait(self._session.check_welcome, threading.Lock(), time.monotonic() + timeout_s):
+            self._session.check_welcome()
+            raise CommandTimeoutError(f"the supervisor did not welcome {self.name} within {timeout_s:g} s")
+        self._reader = threading.Thread(target=self._read_on, name=f"mutoscope-bus-{self.name}", daemon=True)
+        self._reader.start()
+
+    # -- calls
+
+    def send(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
+        """Send a command and return once its handler's process has received and accepted it; see :meth:`Endpoint.send`."""
+        number, pending = self._start(SEND, command, to, timeout_s)
+        self._finish(number, pending, timeout_s)
+        if pending.error is not None:
+            raise pending.error
+
+    def request(self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None) -> Any:
+        """Send a command and return its handler's reply; see :meth:`Endpoint.request`."""
+        value, fds = self.call_fds(command, to, timeout_s, returns=returns)
+        if fds:
+            close_fds(fds)
+        return value
+
+    def call_fds(
+        self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
+    ) -> tuple[Any, list[int]]:
+        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
+        number, pending = self._start(REQUEST, command, to, timeout_s)
+        self._finish(number, pending, timeout_s)
+        try:
+            return self._session.reply(command, pending, returns), pending.fds
+        except Exception:
+            close_fds(pending.fds)
+            raise
+
+    def broadcast(self, command: Command, timeout_s: float = 10.0, *, returns: Any = None) -> dict[str, Any]:
+        """Send a command to everybody who handles it with ``delivery="broadcast"``; see :meth:`Endpoint.broadcast`."""
+        number, pending = self._start(BROADCAST, command, None, timeout_s)
+        assert pending.wake is not None
+        try:
+            self._wait(lambda: pending.done, pending.wake, time.monotonic() + timeout_s)
+        finally:
+            self._session.forget(number)
+        return self._session.replies(command, pending, timeout_s, returns)
+
+    def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
+        """As :meth:`send`, without waiting for the receipt: for bursts. :meth:`flush` waits for all of them."""
+        self._start(SEND, command, to, timeout_s, posted=True)
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until every posted command has been received; raises the first error since the last flush."""
+        session = self._session
+        done = self._wait(lambda: not session.posted, threading.Lock(), time.monotonic() + timeout_s)
+        error, session.posted_error = session.posted_error, None
+        if error is not None:
+            raise error
+        if not done:
+            left = len(session.posted)
+            raise CommandTimeoutError(f"{left} posted commands were not received within {timeout_s:g} s")
+
+    def publish(self, event: Event, timeout_s: float = 10.0) -> None:
+        """Publish an event to whoever subscribed, now or later."""
+        self._charge(self._session.event(event), timeout_s, type(event).__name__)
+
+    def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
+        """Have `callback(event)` run in the dispatching thread for each event of this class; the last value comes at once."""
+        with self._sending:
+            if self._dispatcher is None:
+                self._dispatcher = threading.Thread(target=self._dispatch, name=f"mutoscope-events-{self.name}", daemon=True)
+                self._dispatcher.start()
+            self._session.subscription(kind, callback)
+            self._push()
+        with self._jobs:
+            self._jobs.notify()
+
+    def statistics(self) -> EndpointStatistics:
+        """Return the counters."""
+        return self._session.statistics()
+
+    def close(self, reason: str = "done") -> None:
+        """Say goodbye, end the threads, close the socket; whoever still waits gets ClosedError. Twice is fine."""
+        with self._sending:
+            if self._stop.is_set():
+                return
+            self._stop.set()
+            if not self._session.peer_closed:
+                self._connection.send(wire.pack(wire.Goodbye(reason)))
+            try:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the other end has gone first
+        with self._jobs:
+            self._jobs.notify_all()
+        for thread in (self._reader, self._dispatcher):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+        with self._reading:
+            self._session.close()
+        self._wake_one(everybody=True)
+
+    def __enter__(self) -> ThreadedEndpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- sending
+
+    def _start(
+        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
+    ) -> tuple[int, Pending]:
+        number, pending, packed = self._session.call(kind, command, to, timeout_s, posted=posted)
+        if not posted:
+            pending.wake = threading.Lock()
+            pending.wake.acquire()
+        try:
+            self._charge(packed, timeout_s, pending.command)
+        except Exception:
+            self._session.forget(number)
+            raise
+        return number, pending
+
+    def _charge(self, packed: bytearray, timeout_s: float, what: str) -> None:
+        session, deadline = self._session, time.monotonic() + timeout_s
+        while True:
+            if not session.window.has_room and not self._wait(lambda: session.window.has_room, threading.Lock(), deadline):
+                session.check_open()
+                raise CommandTimeoutError(
+                    f"{what} was not sent: {session.window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
+                )
+            with self._sending:
+                session.check_open()
+                if session.window.has_room:
+                    session.window.charge(len(packed))
+                    self._transmit(packed)
+                    return
+
+    def _transmit(self, packed: bytearray) -> None:
+        if not self._connection.send(packed):
+            self._flush()
+
+    def _push(self) -> None:
+        """Send the session's own messages."""
+        with self._sending:
+            while self._session.outgoing:
+                self._connection.queue(self._session.outgoing.popleft())
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._sending:
+            deadline = time.monotonic() + _FLUSH_S
+            poller = select.poll()
+            poller.register(self._connection.fileno(), select.POLLOUT)
+            while not self._connection.flush():
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return
+                poller.poll(remaining * 1000)
+
+    # -- waiting: one of those who wait reads for all
+
+    def _finish(self, number: int, pending: Pending, timeout_s: float) -> None:
+        assert pending.wake is not None
+        try:
+            done = self._wait(lambda: pending.done, pending.wake, time.monotonic() + timeout_s)
+        finally:
+            self._session.forget(number)
+        if not done:
+            self._session.check_open()
+            pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+
+    def _wait(self, done: Callable[[], bool], wake: threading.Lock, deadline: float) -> bool:
+        """Return whether `done` came true before the deadline. `wake` is released by who finishes this, or hands over."""
+        wake.acquire(blocking=False)
+        with self._waiting_lock:
+            self._waiting[wake] = None
+        try:
+            while not done():
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._session.peer_closed or self._stop.is_set():
+                    break
+                if not self._reading.acquire(blocking=False):
+                    wake.acquire(timeout=min(remaining, TICK_S))
+                    continue
+                try:
+                    while not done():
+                        remaining = deadline - time.monotonic()
+                        if remaining <= 0 or self._session.peer_closed or self._stop.is_set():
+                            break
+                        self._read(remaining)
+                finally:
+                    self._reading.release()
+        finally:
+            with self._waiting_lock:
+                del self._waiting[wake]
+            self._wake_one()
+        return done()
+
+    def _wake_one(self, *, everybody: bool = False) -> None:
+        """Have somebody else who waits take over reading."""
+        with self._waiting_lock:
+            for wake in self._waiting:
+                if wake.locked():
+                    release(wake)
+                    if not everybody:
+                        return
+
+    def _read(self, timeout_s: float) -> None:
+        """Read once; only for the thread that holds `_reading`."""
+        connection, session = self._connection, self._session
+        wait = timeout_s >= TICK_S
+        if not wait and timeout_s > 0:
+            poller = select.poll()
+            poller.register(connection.fileno(), select.POLLIN)
+            if not poller.poll(timeout_s * 1000):
+                return
+        in_flight = session.window.in_flight
+        queued = len(session.inbox)
+        try:
+            bodies = connection.receive(wait=wait)
+            if bodies:
+                session.hear(bodies)
+            if connection.has_stray_fds:
+                raise MalformedError("descriptors came without a message that announces them")
+        except MalformedError as error:
+            session.ended(f"it sent malformed data: {error}")
+        if connection.ended is not None:
+            session.ended(connection.ended)
+        if session.outgoing:
+            self._push()
+        if session.window.in_flight < in_flight or session.peer_closed:
+            self._wake_one(everybody=True)
+        if len(session.inbox) > queued:
+            with self._jobs:
+                self._jobs.notify()
+
+    def _read_on(self) -> None:
+        """Read what arrives while nobody waits."""
+        poller = select.poll()
+        poller.register(self._connection.fileno(), select.POLLIN)
+        while not self._stop.is_set() and not self._session.peer_closed:
+            poller.poll()
+            if self._stop.is_set():
+                return
+            if not self._reading.acquire(blocking=False):
+                self._stop.wait(_YIELD_S)  # somebody who waits is reading already
+                continue
+            try:
+                if not self._session.peer_closed:
+                    self._read(0.0)
+            finally:
+                self._reading.release()
+            self._wake_one()
+
+    def _dispatch(self) -> None:
+        """Run event callbacks."""
+        session = self._session
+        while not self._stop.is_set():
+            with self._jobs:
+                while not session.inbox and not self._stop.is_set():
+                    self._jobs.wait()
+            while session.inbox and not self._stop.is_set():
+                job = session.inbox.popleft()
+                session.run(job)
+                if session.outgoing:
+                    self._push()

@@ -1,0 +1,253 @@
+"""The messages between a process and the hub: frozen tagged Structs, msgpack arrays behind a four-byte length.
+
+New fields only at the end and only with defaults; anything else raises :data:`WIRE_VERSION`. Payloads stay packed
+(:class:`msgspec.Raw`) on their way through the hub, which never looks inside them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from mutoscope.bus.commands import Manifest
+from mutoscope.bus.payload import MAX_PAYLOAD_BYTES
+from mutoscope.model.errors import ErrorRecord
+
+__all__ = [
+    "BROADCAST",
+    "HEADER_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "NIL",
+    "REQUEST",
+    "SEND",
+    "SUPERVISOR",
+    "WIRE_VERSION",
+    "Answer",
+    "Call",
+    "CrashReport",
+    "Credit",
+    "Deliver",
+    "Fail",
+    "Failure",
+    "Goodbye",
+    "Happened",
+    "Hello",
+    "MalformedError",
+    "Problem",
+    "Publish",
+    "Refusal",
+    "Return",
+    "Subscribe",
+    "Targets",
+    "Welcome",
+    "decode_downward",
+    "decode_upward",
+    "pack",
+]
+
+WIRE_VERSION = 1
+HEADER_BYTES = 4
+MAX_MESSAGE_BYTES = MAX_PAYLOAD_BYTES + 64 * 1024
+"""A payload and its envelope."""
+
+SUPERVISOR = "supervisor"
+SEND, REQUEST, BROADCAST = 0, 1, 2
+NIL = msgspec.Raw(b"\xc0")
+
+
+class MalformedError(ValueError):
+    """What arrived is not a message: the connection cannot go on."""
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class Hello(_Wire, tag=1, frozen=True):
+    """First message of a process: who it is, what it handles, how many bytes it takes unhandled."""
+
+    version: int
+    name: str
+    pid: int
+    inbox_bytes: int
+    manifest: Manifest
+
+
+class Call(_Wire, tag=2, frozen=True):
+    """A command for somebody; `id` is the sender's own number of it."""
+
+    id: int
+    kind: int
+    command: str
+    to: str | None
+    timeout_s: float
+    payload: msgspec.Raw
+    fds: int = 0
+
+
+class Return(_Wire, tag=3, frozen=True):
+    """A command was done (request) or received (send); `id` is the hub's number of the delivery."""
+
+    id: int
+    payload: msgspec.Raw
+    fds: int = 0
+
+
+class Fail(_Wire, tag=4, frozen=True):
+    """A command was refused or its handler raised."""
+
+    id: int
+    error: ErrorRecord
+
+
+class Publish(_Wire, tag=5, frozen=True):
+    """An event for whoever subscribed."""
+
+    event: str
+    payload: msgspec.Raw
+
+
+class Subscribe(_Wire, tag=6, frozen=True):
+    """Send me this event, its last value at once."""
+
+    event: str
+
+
+class Credit(_Wire, tag=7, frozen=True):
+    """So many bytes of your window are free again (both directions)."""
+
+    size: int
+
+
+class Problem(_Wire, tag=8, frozen=True):
+    """The handler of an acknowledged command raised. Upward `peer` is who sent it, downward who handled it."""
+
+    peer: str
+    command: str
+    error: ErrorRecord
+
+
+class CrashReport(_Wire, tag=9, frozen=True):
+    """Why this process is about to end."""
+
+    error: ErrorRecord
+
+
+class Goodbye(_Wire, tag=10, frozen=True):
+    """The end of the stream that follows is intended (both directions)."""
+
+    reason: str
+
+
+class Welcome(_Wire, tag=20, frozen=True):
+    """The hub's answer to Hello."""
+
+    version: int
+    name: str
+
+
+class Refusal(_Wire, tag=21, frozen=True):
+    """The hub's other answer to Hello; the end of the stream follows."""
+
+    reason: str
+
+
+class Deliver(_Wire, tag=22, frozen=True):
+    """A command to handle; `id` is the hub's number of it."""
+
+    id: int
+    kind: int
+    sender: str
+    command: str
+    payload: msgspec.Raw
+    fds: int = 0
+
+
+class Answer(_Wire, tag=23, frozen=True):
+    """The reply of `source` to the Call of this id."""
+
+    id: int
+    source: str
+    payload: msgspec.Raw
+    fds: int = 0
+
+
+class Failure(_Wire, tag=24, frozen=True):
+    """Why `source` did not do the Call of this id."""
+
+    id: int
+    source: str
+    error: ErrorRecord
+
+
+class Targets(_Wire, tag=25, frozen=True):
+    """To whom the broadcast of this id goes; one Answer or Failure follows for each."""
+
+    id: int
+    names: tuple[str, ...]
+
+
+class Happened(_Wire, tag=26, frozen=True):
+    """An event; `dropped` values of it were passed over since the last one, because this process was too slow."""
+
+    event: str
+    sender: str
+    payload: msgspec.Raw
+    dropped: int = 0
+
+
+Upward = Hello | Call | Return | Fail | Publish | Subscribe | Credit | Problem | CrashReport | Goodbye
+Downward = Welcome | Refusal | Deliver | Answer | Failure | Targets | Happened | Credit | Problem | Goodbye
+
+_encoder = msgspec.msgpack.Encoder()
+_upward = msgspec.msgpack.Decoder(Upward)
+_downward = msgspec.msgpack.Decoder(Downward)
+_tag_and_version = msgspec.msgpack.Decoder(tuple[int, int])
+
+
+def pack(message: _Wire) -> bytearray:
+    """Return the message with its length in front, ready for the socket."""
+    packed = bytearray(64)
+    _encoder.encode_into(message, packed, HEADER_BYTES)
+    packed[:HEADER_BYTES] = (len(packed) - HEADER_BYTES).to_bytes(HEADER_BYTES, "big")
+    return packed
+
+
+def decode_upward(body: memoryview | bytes | bytearray) -> Any:
+    """Decode what a process sent to the hub; raises MalformedError."""
+    try:
+        return _upward.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedError(str(error)) from error
+
+
+def decode_downward(body: memoryview | bytes | bytearray) -> Any:
+    """Decode what the hub sent; raises MalformedError."""
+    try:
+        return _downward.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedError(str(error)) from error
+
+
+class _Opening(msgspec.Struct, frozen=True, array_like=True):
+    tag: int
+    version: int
+
+
+_opening = msgspec.msgpack.Decoder(_Opening)
+
+
+def opening_version(body: memoryview | bytes | bytearray, tag: int) -> int | None:
+    """Return the version that an opening message names, whatever else it holds; None if it is no opening message."""
+    try:
+        opening = _opening.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    return opening.version if opening.tag == tag else None
+
+
+def hello(name: str, inbox_bytes: int, manifest: Manifest) -> Hello:
+    """Return this process's first message."""
+    return Hello(WIRE_VERSION, name, os.getpid(), inbox_bytes, manifest)
