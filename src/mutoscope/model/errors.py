@@ -16,6 +16,7 @@ __all__ = [
     "BackendUnavailableError",
     "BadPayloadError",
     "BufferUnavailableError",
+    "CameraBusyError",
     "CameraError",
     "ClosedError",
     "CommandTimeoutError",
@@ -152,7 +153,15 @@ class BufferUnavailableError(MutoscopeError):
 
 
 class CameraError(MutoscopeError):
-    """A camera refused or failed; the message is its own."""
+    """A camera refused or failed; the message is its own. `retry` says whether opening it again may help."""
+
+    retry: bool = False
+
+
+class CameraBusyError(CameraError):
+    """The camera is held by another process, or has not yet noticed that its last holder died: open it again soon."""
+
+    retry = True
 
 
 class DatasetError(MutoscopeError):

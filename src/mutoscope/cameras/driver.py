@@ -1,0 +1,330 @@
+"""What a camera driver is: a class with settings that fills buffers it is handed.
+
+An instance is only a class and its settings until it is opened, so that it can travel to the process in which the device is
+opened. Nothing here knows of rings, workers or scopes.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mutoscope.cameras.settings import Setting, check_settings, unknown_setting
+from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
+
+__all__ = ["Camera", "CopyingCamera", "GetBuffer", "SequenceStopped", "sleep"]
+
+GetBuffer = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
+"""Hands out a writable array of the shape ``(y, x)`` and dtype asked for; may raise :class:`BufferUnavailableError`."""
+
+_WAIT_S = 0.1
+
+
+class SequenceStopped(Exception):
+    """Raised by a :attr:`Camera.waiter` to end a sequence; a driver lets it pass."""
+
+
+def sleep(timeout_s: float) -> None:
+    """Wait as a camera on its own does; the default of :attr:`Camera.waiter`."""
+    time.sleep(timeout_s)
+
+
+class Camera(ABC):
+    """A camera driver.
+
+    A subclass lists its :attr:`settings`, says its shape, dtype and rate, and implements :meth:`start_sequence`; most override
+    :meth:`open_device` and :meth:`close_device`. One thread uses an instance, in one process: the camera's own.
+
+    Parameters
+    ----------
+    **settings
+        Values for the class's settings; what is not given has its default. Nothing is opened.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown setting or a value that does not fit; one sentence.
+
+    Attributes
+    ----------
+    waiter : callable
+        Called with a time in seconds by a driver that waits, so that its process can do other things meanwhile. It may return
+        early, and may raise :class:`SequenceStopped`.
+    incarnation : int
+        How many times this camera's process was started again after a failure; set by the process before opening.
+    counters : dict of str to int
+        See :meth:`health`.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    waiter: Callable[[float], object]
+
+    def __init__(self, **settings: Any) -> None:
+        self._values = check_settings(type(self).__name__, type(self).settings, settings)
+        self._open = False
+        self.waiter = sleep
+        self.incarnation = 0
+        self.counters: dict[str, int] = {}
+        self._clear_counters()
+
+    # What it is
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """``(y, x)`` of the frames in pixels."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> str:
+        """NumPy name of the pixels' type."""
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames per second as set; 0 where it depends on somebody else (a trigger, a consumer)."""
+        return 0.0
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Edge of a square pixel in the sample, None where it is unknown."""
+        return None
+
+    @property
+    def exposure_ms(self) -> float:
+        """Exposure as set, NaN where it is unknown."""
+        return float("nan")
+
+    # Lifetime
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the device is open here."""
+        return self._open
+
+    def open(self) -> None:
+        """Open the device; nothing if it is open.
+
+        Raises
+        ------
+        CameraBusyError
+            If it may work soon: the device is held, or has not yet noticed that its last holder died. ``retry`` is true.
+        CameraError
+            If it will not work.
+        """
+        if self._open:
+            return
+        self._clear_counters()
+        self.open_device()
+        self._open = True
+
+    def close(self) -> None:
+        """Close the device; a second time does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        self.close_device()
+
+    def open_device(self) -> None:  # noqa: B027  (nothing to do is a fair default)
+        """Open the hardware. Override where there is some; clean up before raising."""
+
+    def close_device(self) -> None:  # noqa: B027
+        """Close the hardware. Override where there is some; called once for each successful opening."""
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Frames
+
+    @abstractmethod
+    def start_sequence(self, n: int | None, get_buffer: GetBuffer) -> Iterator[Mapping[str, Any]]:
+        """Acquire frames: take a buffer, fill it, yield its metadata.
+
+        The form of ``pymmcore_plus.experimental.unicore.CameraDevice.start_sequence``, so that drivers port both ways.
+
+        Parameters
+        ----------
+        n : int or None
+            How many frames to deliver; None for no end.
+        get_buffer : callable
+            Called with ``(shape, dtype)`` for each frame; the array belongs to the driver until it yields. When it raises
+            :class:`BufferUnavailableError` the exposure is dropped, counted as an overrun, and the sequence goes on. It may
+            block, and then exposures may be missed meanwhile. Anything else that it raises ends the sequence.
+
+        Yields
+        ------
+        mapping
+            Metadata of the frame just filled, published when this is yielded. Known keys, all optional: ``tick`` (the camera's
+            exposure counter from 1), ``exposure_ms``, ``index`` (a :class:`~mutoscope.model.PlaneIndex`), ``monotonic_ns``,
+            ``utc_ns``, ``user`` (bytes).
+        """
+
+    def health(self) -> dict[str, int]:
+        """Return the counters since opening.
+
+        ``exposed`` (ticks), ``delivered`` (frames yielded), ``overruns`` (exposures that never became frames: late, refused a
+        buffer, or dropped by the device), ``timeouts`` and ``timeouts_consecutive`` (waits in which the device gave nothing),
+        and what a driver adds. After a sequence ``exposed = delivered + overruns``; while it runs the difference is what is
+        still in the camera's own memory.
+        """
+        return dict(self.counters)
+
+    # Settings
+
+    def get(self, name: str) -> Any:
+        """Return a setting's value; ConfigError for an unknown name."""
+        if name not in self._values:
+            raise ConfigError(unknown_setting(type(self).__name__, name, self._values))
+        return self._values[name]
+
+    def set(self, name: str, value: Any) -> Any:
+        """Change a setting and return the value as set.
+
+        Raises
+        ------
+        ConfigError
+            If the name is unknown, the value does not fit, or the camera is open and the setting is fixed while it is.
+        """
+        spec = self.setting(name)
+        checked = spec.check(value)
+        if self._open and not spec.live and checked != self._values[name]:
+            raise ConfigError(f"{name} of {type(self).__name__} cannot be changed while the camera is open")
+        before = self._values[name]
+        self._values[name] = checked
+        try:
+            self.check()
+            if self._open:
+                self.apply_setting(name, checked)
+        except (CameraError, ConfigError):
+            self._values[name] = before
+            raise
+        return self._values[name]
+
+    def setting(self, name: str) -> Setting:
+        """Return the spec of a setting; ConfigError for an unknown name."""
+        for spec in type(self).settings:
+            if spec.name == name:
+                return spec
+        raise ConfigError(unknown_setting(type(self).__name__, name, self._values))
+
+    def check(self) -> None:  # noqa: B027
+        """Check what depends on several settings; override where something does. Raise ConfigError, one sentence."""
+
+    def apply_setting(self, name: str, value: Any) -> None:  # noqa: B027
+        """Carry a changed setting to the open device; override where there is one."""
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the settings as plain values: ``type(camera)(**camera.configuration())`` is its equal."""
+        return dict(self._values)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is saved with the data: class, shape, dtype, rate, pixel size, settings and their units."""
+        cls = type(self)
+        return {
+            "driver": f"{cls.__module__}:{cls.__qualname__}",
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "rate_hz": self.rate_hz,
+            "pixel_size_um": self.pixel_size_um,
+            "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()},
+            "units": {spec.name: spec.unit for spec in cls.settings if spec.unit},
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._open:
+            raise TypeError(f"an open {type(self).__name__} stays in its process; send it before opening")
+        return _rebuild, (type(self), self.configuration(), self.incarnation)
+
+    def __repr__(self) -> str:
+        given = {spec.name: spec.default for spec in type(self).settings}
+        text = ", ".join(f"{name}={value!r}" for name, value in self._values.items() if value != given[name])
+        return f"{type(self).__name__}({text})"
+
+    # For drivers
+
+    def wait_until(self, deadline_ns: int) -> None:
+        """Wait until ``time.monotonic_ns()`` reaches `deadline_ns`, through :attr:`waiter`."""
+        while (left := deadline_ns - time.monotonic_ns()) > 0:
+            self.waiter(left / 1e9)
+
+    def idle(self, timeout_s: float = 0.0) -> None:
+        """Let the process do other things; for a driver whose SDK waits in pieces of its own (of 0.1 s at most)."""
+        self.waiter(min(timeout_s, _WAIT_S))
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter of :meth:`health`."""
+        self.counters[name] = self.counters.get(name, 0) + amount
+
+    def count_timeout(self) -> None:
+        """Count a wait in which the device gave nothing."""
+        self.count("timeouts")
+        self.count("timeouts_consecutive")
+
+    def _clear_counters(self) -> None:
+        self.counters.clear()
+        self.counters.update(exposed=0, delivered=0, overruns=0, timeouts=0, timeouts_consecutive=0)
+
+
+class CopyingCamera(Camera):
+    """A camera whose SDK owns the frames' memory: the driver yields arrays, each is copied once into the buffer.
+
+    A subclass implements :meth:`frames` in place of :meth:`start_sequence`.
+    """
+
+    @abstractmethod
+    def frames(self) -> Iterator[tuple[NDArray[Any], Mapping[str, Any]]]:
+        """Start the device and yield ``(array (y, x), metadata)`` until closed or at the end of its data.
+
+        The array is copied before the next one is asked for, so it may live in the SDK's memory. A tick that advances by more
+        than one in the metadata counts as overruns. Stop the device in a ``finally``: the iterator is closed when enough frames
+        came.
+        """
+
+    def start_sequence(self, n: int | None, get_buffer: GetBuffer) -> Iterator[Mapping[str, Any]]:
+        """Copy each frame into a buffer; see :meth:`Camera.start_sequence`."""
+        delivered = tick = 0
+        frames = self.frames()
+        try:
+            while n is None or delivered < n:
+                item = next(frames, None)
+                if item is None:
+                    return
+                array, metadata = item
+                missed = max(int(metadata.get("tick", tick + 1)) - tick - 1, 0)
+                tick += missed + 1
+                self.count("exposed", missed + 1)
+                self.count("overruns", missed)
+                self.counters["timeouts_consecutive"] = 0
+                buffer = self.take_buffer(array, get_buffer)
+                if buffer is None:
+                    self.count("overruns")
+                    continue
+                np.copyto(buffer, array)
+                delivered += 1
+                self.count("delivered")
+                yield {"tick": tick, **metadata}
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+
+    def take_buffer(self, array: NDArray[Any], get_buffer: GetBuffer) -> NDArray[Any] | None:
+        """Return a buffer for `array`, or None to drop it; override where a frame can wait."""
+        try:
+            return get_buffer(array.shape, array.dtype)
+        except BufferUnavailableError:
+            return None
+
+
+def _rebuild(cls: type[Camera], configuration: dict[str, Any], incarnation: int) -> Camera:
+    camera = cls(**configuration)
+    camera.incarnation = incarnation
+    return camera
