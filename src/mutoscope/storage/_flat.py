@@ -61,9 +61,12 @@ class FlatWriter:
         self.fd = -1
         self._staging = staging
         self._chunk = -1
+        self._reserved: set[int] = set()
 
     def reserve(self, chunk: int) -> list[Path]:
         """Create a chunk file at its full length, so that no value written into it can lack room; return what is new."""
+        if chunk in self._reserved:
+            return []
         path = self.folder / "c" / str(chunk)
         size = _ROWS * self.itemsize
         with _files.translated(path):
@@ -71,6 +74,7 @@ class FlatWriter:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 if os.fstat(fd).st_size == size:
+                    self._reserved.add(chunk)
                     return []
                 if self._fill == -1:
                     _files.write_all(fd, b"\xff" * size, 0)
@@ -78,6 +82,7 @@ class FlatWriter:
                     os.posix_fallocate(fd, 0, size)
             finally:
                 os.close(fd)
+        self._reserved.add(chunk)
         kill_point("storage.grow.chunk_reserved")
         return [path, path.parent]
 

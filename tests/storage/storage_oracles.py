@@ -1,0 +1,63 @@
+"""What the tests of storage share: frames that their id determines, and independent readers to judge by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+import zarr
+import zarrs  # noqa: F401  registers its codec pipeline
+
+
+def frame_of(frame_id: int, shape: tuple[int, int] = (24, 40), dtype: str = "uint16") -> np.ndarray:
+    """Return the frame that belongs to an id: no two ids give the same one."""
+    rng = np.random.default_rng(frame_id)
+    raw = rng.integers(1, 255, size=(*shape, np.dtype(dtype).itemsize), dtype=np.uint8)
+    if dtype.startswith("float"):
+        return rng.normal(size=shape).astype(dtype)
+    return raw.view(dtype)[..., 0]
+
+
+def zarr_ids(image: Path) -> np.ndarray:
+    """Return ``frames/frame_id`` as zarr-python reads it."""
+    return zarr.open_group(image, mode="r")["frames/frame_id"][:]
+
+
+def zarr_frames(image: Path, count: int) -> np.ndarray:
+    """Return the first frames as zarr-python reads them."""
+    array = zarr.open_group(image, mode="r")["0"]
+    assert array.shape[0] >= count
+    return array[:count]
+
+
+def zarrs_frames(image: Path, count: int) -> np.ndarray:
+    """Return the first frames as the Rust codecs of zarrs read them."""
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        return zarr.open_group(image, mode="r")["0"][:count]
+
+
+def tensorstore_frames(image: Path, count: int) -> np.ndarray:
+    """Return the first frames as tensorstore reads them."""
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(image / "0")}}
+    return tensorstore.open(spec, recheck_cached_data=True).result()[:count].read().result()
+
+
+READERS: dict[str, Any] = {"zarr-python": zarr_frames, "tensorstore": tensorstore_frames, "zarrs": zarrs_frames}
+
+
+def assert_exact(image: Path, ids: list[int], readers: tuple[str, ...] = ("zarr-python",)) -> None:
+    """Assert that an image holds exactly the frames of `ids`, in order, and that all else is marked unwritten."""
+    stored = zarr_ids(image)
+    assert stored[: len(ids)].tolist() == ids
+    assert not stored[len(ids) :].any()
+    level = zarr.open_group(image, mode="r")["0"]
+    assert len(ids) <= level.shape[0] <= stored.size
+    if not ids:
+        return
+    expected = np.stack([frame_of(frame_id, level.shape[1:], str(level.dtype)) for frame_id in ids])
+    for reader in readers:
+        found = READERS[reader](image, len(ids))
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected.tobytes(), reader
