@@ -1,0 +1,117 @@
+"""The user's own program, run in this process as ``python`` would run it, with a display around its scopes."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mutoscope.app.summary import RunSummary
+from mutoscope.model.errors import ConfigError, DatasetNotFoundError, MutoscopeError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from mutoscope.app.display import ScopeDisplay
+    from mutoscope.app.scope import Scope
+
+__all__ = ["ProgramOutcome", "run_program"]
+
+
+@dataclass(frozen=True)
+class ProgramOutcome:
+    """How the program ended: its exit code, and the summary of the last scope that it ran, if any."""
+
+    exit_code: int
+    summary: RunSummary | None
+
+
+def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay | None = None) -> ProgramOutcome:
+    """Run a Python program to its end.
+
+    Parameters
+    ----------
+    script : Path
+        Runs as ``__main__``, with its folder first on ``sys.path``.
+    arguments : sequence of str
+        Its ``sys.argv[1:]``.
+    display : ScopeDisplay, optional
+        Draws each scope that the program starts.
+
+    Returns
+    -------
+    ProgramOutcome
+        Exit code 1 if the program raised (its traceback is on stderr) or its last scope did not end in order.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such program, or if it asked Mutoscope for what cannot be.
+    """
+    if not script.is_file():
+        raise DatasetNotFoundError(f"there is no program {script}")
+    from mutoscope.app import scope as scope_module
+
+    seen: list[Scope] = []
+    observers = [seen.append] if display is None else [seen.append, display.watch]
+    scope_module.observers.extend(observers)
+    try:
+        with _as_main(script, arguments):
+            code = _run(script)
+    finally:
+        for observer in observers:
+            scope_module.observers.remove(observer)
+        for scope in seen:
+            scope.close()
+        if display is not None:
+            display.close()
+    if not seen:
+        return ProgramOutcome(code, None)
+    summary = RunSummary.of(seen[-1])
+    return ProgramOutcome(code or summary.exit_code, summary)
+
+
+@contextmanager
+def _as_main(script: Path, arguments: Sequence[str]) -> Iterator[None]:
+    former_arguments, former_path = sys.argv, list(sys.path)
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        yield
+    finally:
+        sys.argv = former_arguments
+        sys.path[:] = former_path
+
+
+def _run(script: Path) -> int:
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except ConfigError:
+        raise
+    except MutoscopeError as error:
+        sys.stderr.write(f"{script}: {type(error).__name__}: {error}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - this is the top of the user's program, as the interpreter would be
+        traceback.print_exception(error.with_traceback(_from_script_on(error.__traceback__, script)))
+        return 1
+    return 0
+
+
+def _from_script_on(trace: TracebackType | None, script: Path) -> TracebackType | None:
+    """Leave out the frames above the program's first."""
+    found = trace
+    while found is not None and found.tb_frame.f_code.co_filename != str(script):
+        found = found.tb_next
+    return found or trace

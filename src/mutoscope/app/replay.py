@@ -1,0 +1,81 @@
+"""A data set through the camera path: recorded again as if a camera had just seen it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mutoscope.app import session
+from mutoscope.model.errors import ConfigError, DatasetNotFoundError
+
+if TYPE_CHECKING:
+    from mutoscope.app.display import ScopeDisplay
+    from mutoscope.app.summary import RunSummary
+
+__all__ = ["ReplaySettings", "run_replay"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """What is replayed, and how.
+
+    Parameters
+    ----------
+    path : Path
+        A multi-page TIFF or OME-TIFF, a folder of TIFF or PNG files, or an OME-Zarr image.
+    rate_hz : float
+        Frames a second.
+    loop : bool
+        Begin again after the last frame, until the length is reached or Ctrl-C comes.
+    colour : str, optional
+        How a colour image becomes grey: ``"red"``, ``"green"``, ``"blue"`` or ``"luminance"``. Without it, colour is refused.
+    frames : int, optional
+        End after this many; by default after the last frame of the data set.
+    out : Path, optional
+        As for the demonstration.
+    overwrite : bool
+        Replace a data set that stands there.
+    """
+
+    path: Path
+    rate_hz: float = 50.0
+    loop: bool = False
+    colour: str | None = None
+    frames: int | None = None
+    out: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        session.check_length(self.frames, None)
+        if not (self.rate_hz > 0 and math.isfinite(self.rate_hz)):
+            raise ConfigError(f"the rate must be positive, not {self.rate_hz:g} Hz")
+        if not self.path.exists():
+            raise DatasetNotFoundError(f"there is nothing at {self.path}")
+
+
+def run_replay(
+    settings: ReplaySettings, *, display: ScopeDisplay | None = None, announce: Callable[[str], None] = lambda _line: None
+) -> RunSummary:
+    """Replay a data set to its end.
+
+    Parameters
+    ----------
+    settings : ReplaySettings
+        What to replay.
+    display : ScopeDisplay, optional
+        Draws the scope while it runs.
+    announce : callable
+        Takes lines for people.
+    """
+    from mutoscope.app.scope import Scope
+    from mutoscope.cameras import ReplayCamera
+
+    target = session.dataset_path(settings.out, overwrite=settings.overwrite)
+    camera = ReplayCamera(settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour)
+    record: Any = True if target is None else target
+    scope = Scope(camera=camera, record=record, overwrite=settings.overwrite)
+    notes = (f"colour was converted to grey: {settings.colour}",) if settings.colour else ()
+    return session.record(scope, frames=settings.frames, seconds=None, display=display, announce=announce, notes=notes)

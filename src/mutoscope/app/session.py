@@ -1,0 +1,166 @@
+"""One recording from start to summary, as ``mutoscope demo`` and ``replay`` make it: ended by its length or by Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mutoscope.app.summary import RunSummary
+from mutoscope.model.errors import ConfigError, DatasetExistsError, MutoscopeError
+
+if TYPE_CHECKING:
+    from mutoscope.app.display import ScopeDisplay
+    from mutoscope.app.scope import Scope
+
+__all__ = ["Interrupts", "check_length", "dataset_path", "record"]
+
+DATASET_NAME = "run.ome.zarr"
+
+
+class Interrupts:
+    """Ctrl-C (and SIGTERM) in two steps: the first asks for an orderly end, the second for an end now.
+
+    Signals are only counted, except within :meth:`raising`, so that none can tear a start or a stop apart. Only the main thread
+    may use it; the former handlers are back on leaving.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._limit: int | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def raising(self, beyond: int = 0) -> Iterator[None]:
+        """Within, raise KeyboardInterrupt, once, as soon as there were more than `beyond` signals in all."""
+        self._limit = beyond
+        try:
+            self._raise_beyond_limit()
+            yield
+        finally:
+            self._limit = None
+
+    def _raise_beyond_limit(self) -> None:
+        if self._limit is not None and self.count > self._limit:
+            self._limit = None
+            raise KeyboardInterrupt
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        self._raise_beyond_limit()
+
+
+def check_length(frames: int | None, seconds: float | None) -> None:
+    """Raise ConfigError unless a run may take this long.
+
+    Examples
+    --------
+    >>> check_length(None, 2.5)
+    >>> check_length(-3, None)
+    Traceback (most recent call last):
+    mutoscope.model.errors.ConfigError: the number of frames must be 1 or more, not -3
+    """
+    if frames is not None and seconds is not None:
+        raise ConfigError("give the length of the run in frames or in seconds, not both")
+    if frames is not None and frames < 1:
+        raise ConfigError(f"the number of frames must be 1 or more, not {frames}")
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ConfigError(f"the number of seconds must be positive, not {seconds:g}")
+
+
+def dataset_path(out: Path | None, *, overwrite: bool) -> Path | None:
+    """Return the data set that `out` names: itself if it ends in ``.zarr``, else ``run.ome.zarr`` in that folder.
+
+    Returns
+    -------
+    Path or None
+        None when `out` is None: the scope then makes a folder of its own.
+
+    Raises
+    ------
+    ConfigError
+        If it exists already and `overwrite` is False, or `out` is a file.
+    """
+    if out is None:
+        return None
+    path = out if out.suffix == ".zarr" else out / DATASET_NAME
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file, not a folder: data cannot go below it")
+    if path.exists() and not overwrite:
+        raise DatasetExistsError(f"{path} exists already: choose another --out, or say --overwrite")
+    return path
+
+
+def record(
+    scope: Scope,
+    *,
+    frames: int | None,
+    seconds: float | None,
+    display: ScopeDisplay | None,
+    announce: Callable[[str], None],
+    notes: tuple[str, ...] = (),
+) -> RunSummary:
+    """Start the scope, acquire until the length is reached or Ctrl-C comes, end it, and summarize it.
+
+    Parameters
+    ----------
+    scope : Scope
+        Not started yet; it has ended on return, whatever happened.
+    frames, seconds : optional
+        The length; with neither, until Ctrl-C (or until the camera has no more frames).
+    display : ScopeDisplay, optional
+        Draws the scope until it has ended.
+    announce : callable
+        Takes one line for people, printed when the scope runs.
+    notes : tuple of str
+        For the summary.
+
+    Returns
+    -------
+    RunSummary
+        Also when the disk became full, or the camera or the recorder was lost: that is among its errors.
+
+    Raises
+    ------
+    MutoscopeError
+        If the scope cannot start as asked. Nothing is left running.
+    """
+    failure: str | None = None
+    with Interrupts() as interrupts:
+        with interrupts.raising(beyond=1):
+            scope.start()
+        try:
+            announce(f"recording to {scope.path}" + ("" if frames or seconds else "; Ctrl-C ends it"))
+            if display is not None:
+                display.watch(scope)
+            try:
+                with interrupts.raising():
+                    scope.acquire(frames=frames, seconds=seconds)
+            except KeyboardInterrupt:
+                announce("stopping: what is in flight is being stored (Ctrl-C again: stop now)")
+            except MutoscopeError as error:
+                failure = str(error)
+            try:
+                with interrupts.raising(beyond=1):
+                    scope.stop()  # which itself turns a KeyboardInterrupt into an end now
+            except KeyboardInterrupt:
+                scope.stop(now=True)
+        finally:
+            scope.close()
+            if display is not None:
+                display.close()
+        return RunSummary.of(scope, notes=notes, failure=failure)

@@ -1,0 +1,189 @@
+"""The commands. What they do is in ``mutoscope.app``, ``mutoscope.storage`` and ``mutoscope.bench``, imported when called."""
+
+from __future__ import annotations
+
+import importlib
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from mutoscope.app.display import ScopeDisplay
+    from mutoscope.app.summary import RunSummary
+
+__all__ = ["app"]
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("mutoscope")
+
+
+app = App(
+    name="mutoscope",
+    help="The live data plane of a microscope: from cameras to trackers and crash-safe files, with every frame accounted for.",
+    version=_version,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+
+Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")]
+Headless = Annotated[bool, Parameter(negative="", help="No live display in the terminal.")]
+Overwrite = Annotated[bool, Parameter(negative="", help="Replace a data set that stands there.")]
+Out = Annotated[
+    Path | None,
+    Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default ./mutoscope-data/<UTC stamp>."),
+]
+
+
+@app.command
+def demo(
+    *,
+    frames: Annotated[int | None, Parameter(help="End after this many frames; by default Ctrl-C ends it.")] = None,
+    seconds: Annotated[float | None, Parameter(help="End after this many seconds.")] = None,
+    out: Out = None,
+    headless: Headless = False,
+    json: Json = False,
+    overwrite: Overwrite = False,
+    shape: Annotated[tuple[int, int], Parameter(help="Of the camera: y x, in pixels.")] = (512, 512),
+    rate_hz: Annotated[float, Parameter(help="Of the camera, in frames a second.")] = 100.0,
+    seed: Annotated[int, Parameter(help="Of everything random in the simulation.")] = 0,
+) -> int:
+    """Run a simulated microscope and record it: diffusing beads, a spot counter, OME-Zarr."""
+    from mutoscope.app.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(
+        frames=frames, seconds=seconds, out=out, overwrite=overwrite, shape=shape, rate_hz=rate_hz, seed=seed
+    )
+    display = _display("mutoscope demo", headless, frames, seconds)
+    return _finish(run_demo(settings, display=display, announce=_announce), json)
+
+
+@app.command
+def replay(
+    path: Annotated[Path, Parameter(help="Multi-page TIFF or OME-TIFF, folder of TIFF or PNG, or OME-Zarr.")],
+    /,
+    *,
+    rate_hz: Annotated[float, Parameter(help="Frames a second.")] = 50.0,
+    loop: Annotated[bool, Parameter(negative="", help="Begin again after the last frame.")] = False,
+    colour: Annotated[
+        str | None, Parameter(help="How a colour image becomes grey: red, green, blue or luminance. Else colour is refused.")
+    ] = None,
+    out: Out = None,
+    frames: Annotated[int | None, Parameter(help="End after this many frames.")] = None,
+    headless: Headless = False,
+    json: Json = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Send a data set through the camera path and record it again."""
+    from mutoscope.app.replay import ReplaySettings, run_replay
+
+    settings = ReplaySettings(path=path, rate_hz=rate_hz, loop=loop, colour=colour, frames=frames, out=out, overwrite=overwrite)
+    display = _display(f"mutoscope replay {path.name}", headless, frames, None)
+    return _finish(run_replay(settings, display=display, announce=_announce), json)
+
+
+@app.command
+def run(
+    script: Annotated[Path, Parameter(help="Your program. Options before it are Mutoscope's, those after it its own.")],
+    /,
+    *arguments: Annotated[str, Parameter(help="The program's own arguments.")],
+    headless: Headless = False,
+    json: Json = False,
+) -> int:
+    """Run your own program with the terminal display around each scope that it starts."""
+    from mutoscope.app.program import run_program
+
+    display = _display(f"mutoscope run {script.name}", headless, None, None)
+    outcome = run_program(script, arguments, display=display)
+    if outcome.summary is not None:
+        _finish(outcome.summary, json)
+    elif json:
+        print(jsonlib.dumps(None))
+    return outcome.exit_code
+
+
+@app.command
+def info(
+    dataset: Annotated[Path, Parameter(help="The data set.")],
+    /,
+    *,
+    json: Json = False,
+) -> int:
+    """Tell what a data set holds: shape, frames, gaps, times, ledger."""
+    from mutoscope import storage
+
+    _report(storage.info(dataset), json)
+    return 0
+
+
+@app.command
+def recover(
+    dataset: Annotated[Path, Parameter(help="The data set.")],
+    /,
+    *,
+    json: Json = False,
+) -> int:
+    """Repair a data set after a crash or a power cut: trim the unwritten tail."""
+    import msgspec
+
+    from mutoscope import storage
+
+    _report(msgspec.to_builtins(storage.recover(dataset)), json)
+    return 0
+
+
+@app.command
+def doctor(*, json: Json = False) -> int:
+    """Tell what this machine has and lacks: versions, native core, limits, extras, readers."""
+    from mutoscope.app.doctor import examine, lines
+
+    report = examine()
+    print("\n".join(lines(report)))
+    if json:
+        print(jsonlib.dumps(report))
+    return 1 if report["problems"] else 0
+
+
+@app.command
+def bench(
+    name: Annotated[Literal["ring", "bus", "live", "faults", "storage"], Parameter(help="What to measure.")],
+    /,
+    *,
+    quick: Annotated[bool, Parameter(negative="", help="Fewer repetitions: seconds instead of minutes.")] = False,
+    json: Json = False,
+) -> int:
+    """Measure this machine: each figure beside the physical floor of the same run."""
+    benchmark = importlib.import_module(f"mutoscope.bench.{name}")
+    _report(benchmark.run(quick=quick), json)
+    return 0
+
+
+def _display(title: str, headless: bool, frames: int | None, seconds: float | None) -> ScopeDisplay | None:
+    if headless or not sys.stderr.isatty():
+        return None
+    from mutoscope.app.display import ScopeDisplay
+
+    return ScopeDisplay(title, frames=frames, seconds=seconds)
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _finish(summary: RunSummary, json: bool) -> int:
+    print("\n".join(summary.lines()))
+    if json:
+        print(jsonlib.dumps(summary.to_dict()))
+    sys.stdout.flush()
+    return summary.exit_code
+
+
+def _report(report: dict[str, Any], json: bool) -> None:
+    from mutoscope.app.report import outline
+
+    print(jsonlib.dumps(report) if json else "\n".join(outline(report)))
