@@ -1,0 +1,418 @@
+"""The consumer's end of a ring."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import assert_spawning, get_spawning_popen
+from multiprocessing.reduction import DupFd
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+
+from mutoscope.frames import _process
+from mutoscope.frames import _ring_native as native
+from mutoscope.frames._segments import Segment, check_kind, close_all
+from mutoscope.frames.lease import Batch, Frame, Lease
+from mutoscope.model.errors import (
+    ClosedError,
+    ConfigError,
+    FramesLostError,
+    FrameTimeoutError,
+    LeaseLimitError,
+    RingClosedError,
+    ScopeStateError,
+)
+
+__all__ = ["FrameReader"]
+
+KIND = "ring reader"
+_WAIT_SLICE_S = 0.5  # longest wait in C: a signal that comes just before it is handled after that time
+_GAPS_KEPT = 65536
+
+
+class _Link:
+    """What a reader and its leases share. It goes when the reader is closed and the last lease is gone."""
+
+    __slots__ = ("closing", "context", "control", "data", "fds", "refs", "unpins")
+
+    def __init__(self, meta: Mapping[str, Any], fds: list[int]) -> None:
+        self.fds = fds
+        self.closing = False
+        self.control = Segment(fds[0], meta["control_bytes"], writable=True)
+        if native.check_control(self.control.address, meta["control_bytes"]) != native.OK:
+            raise ConfigError(f"the segment of ring {meta['ring']!r} is of another version of Mutoscope")
+        self.data = Segment(fds[1], meta["data_bytes"], writable=False)
+        rate: float | None = meta["at_most_hz"]
+        self.context: int | None = native.reader_open(
+            self.control.address, meta["row"], os.getpid(), native.descriptors(fds[2:]), round(1e9 / rate) if rate else 0
+        )
+        if not self.context:
+            raise MemoryError("no memory for a reader of the frame ring")
+        self.refs: list[weakref.ref[Lease] | None] = [None] * meta["leases"]
+        self.unpins = [self._unpin(number) for number in range(meta["leases"])]
+
+    def _unpin(self, number: int) -> Callable[[object], None]:
+        generation, release = _process.generation, native.reader_release
+
+        def unpin(_: object) -> None:
+            if generation != _process.generation:
+                return  # a forked child's copy of a lease holds nothing
+            release(self.context, number)
+            if self.closing:
+                self.settle()
+
+        return unpin
+
+    def settle(self) -> None:
+        """Let go of everything unless a view still lives."""
+        numbers = (ctypes.c_uint64 * 6)()
+        if self.context is None:
+            return
+        native.reader_look(self.context, numbers)
+        if numbers[5]:
+            return
+        native.reader_free(self.context)
+        self.context = None
+        self.unpins, self.refs = [], []
+        close_all(self.fds)
+
+
+class FrameReader:
+    """Takes frames from a ring, in its own process and, at a time, one thread.
+
+    Made by ``FrameRing.reader``, :func:`mutoscope.frames.attach_reader` or :meth:`from_handle`. It can be given to a child that
+    ``multiprocessing`` spawns, and is then the child's; a forked child is refused.
+
+    Parameters
+    ----------
+    meta : mapping
+        The plain values of a handle.
+    fds : sequence of int
+        Its descriptors; they become the reader's own.
+    """
+
+    def __init__(self, meta: Mapping[str, Any], fds: Sequence[int]) -> None:
+        check_kind(meta, KIND)
+        self._meta = dict(meta)
+        self._fds = list(fds)
+        self.name: str = meta["name"]
+        self.ring_name: str = meta["ring"]
+        self.policy: str = meta["policy"]
+        self.on_full: str = meta["on_full"]
+        self.leases: int = meta["leases"]
+        self.row: int = meta["row"]
+        self._slot_bytes: int = meta["slot_bytes"]
+        self._pid = os.getpid()
+        self._generation = _process.generation
+        self._owner_closed = False
+        self._given = False
+        self._waiting = False
+        self._on_give: Callable[[int, Any], None] | None = None
+        self._callback: Callable[[], None] | None = None
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS_KEPT)
+        self._loses = self.policy == "every" and self.on_full == "drop"
+        try:
+            self._link: _Link | None = _Link(meta, self._fds)
+        except BaseException:
+            close_all(self._fds)
+            raise
+        self._out = ctypes.create_string_buffer(native.DELIVERY_BYTES)
+        self._out_address = ctypes.addressof(self._out)
+        self._interfaces: list[tuple[bytes, dict[str, Any]]] = [(b"", {})] * meta["slots"]
+
+    @classmethod
+    def from_handle(cls, meta: Mapping[str, Any], fds: Sequence[int]) -> Self:
+        """Open the reader that the ring's owner assigned.
+
+        Parameters
+        ----------
+        meta : mapping
+            The handle's plain values.
+        fds : sequence of int
+            Its descriptors; they become the reader's own.
+        """
+        return cls(meta, fds)
+
+    # -- frames
+
+    def next(self, timeout_s: float | None = None) -> Frame:
+        """Return the next frame by the reader's policy, waiting for it if need be.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Longest wait in seconds; None waits without end.
+
+        Returns
+        -------
+        Frame
+            A lease on the frame's slot. Use it as a context manager, or call its ``release``.
+
+        Raises
+        ------
+        FrameTimeoutError
+            No frame came in time.
+        LeaseLimitError
+            This reader already holds ``leases`` frames.
+        FramesLostError
+            Policy ``every`` with ``on_full="detach"``: the reader fell too far behind, and stays detached.
+        RingClosedError
+            The ring's owner closed it, or died.
+        """
+        frame, _, _ = self._next(timeout_s)
+        return frame
+
+    def _next(self, timeout_s: float | None) -> tuple[Frame, int, int]:
+        link = self._link
+        if link is None or self._generation != _process.generation:
+            self._refuse()
+        code = native.reader_take(link.context, self._out_address)
+        if code:
+            self._wait(link, code, timeout_s)
+        delivery = self._out.raw
+        slot, pin, gap_first, gap_count, frame_id = native.FRONT.unpack_from(delivery)
+        if gap_count and self._loses:
+            self._gaps.append((gap_first, gap_count))
+        form, interface = self._interfaces[slot]
+        if form != delivery[native.FORM]:
+            interface = self._describe(slot, delivery[native.FORM])
+        lease = Lease(interface, link)
+        link.refs[pin] = weakref.ref(lease, link.unpins[pin])
+        return Frame(delivery, frame_id, lease), gap_first, gap_count
+
+    def _describe(self, slot: int, form: bytes) -> dict[str, Any]:
+        link = self._link
+        assert link is not None
+        height, width, dtype = native.FORM_LAYOUT.unpack(form)
+        interface = {
+            "version": 3,
+            "shape": (height, width),
+            "typestr": dtype.rstrip(b"\0").decode(),
+            "data": (link.data.address + slot * self._slot_bytes, True),
+        }
+        self._interfaces[slot] = (form, interface)
+        return interface
+
+    def _wait(self, link: _Link, code: int, timeout_s: float | None) -> None:
+        """Wait until a frame is delivered; raise for anything else."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if code == native.OK:
+                return
+            if code == native.CLOSED:
+                self._end_by_owner()
+            if code == native.LIMIT:
+                held = "committed or released" if self.policy == "share" else "released"
+                raise LeaseLimitError(
+                    f"reader {self.name!r} of ring {self.ring_name!r} holds {self.leases} frame(s), its cap, "
+                    f"and none is {held}: release some, or ask for more with leases="
+                )
+            if code == native.LOST:
+                _, _, first, count, _ = native.FRONT.unpack_from(self._out.raw)
+                raise FramesLostError(first, count, "detached" if self.on_full == "detach" else "overrun")
+            if code == native.INTERRUPTED and self._callback is not None:
+                self._callback()
+                if self._link is not link:
+                    self._refuse()
+            left = _WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
+            if left <= 0 and code == native.TIMEOUT:
+                raise FrameTimeoutError(f"ring {self.ring_name!r}: no frame for reader {self.name!r} within {timeout_s} s")
+            self._waiting = True
+            try:
+                code = native.reader_wait(link.context, int(1e9 * min(max(left, 0.0), _WAIT_SLICE_S)), self._out_address)
+            finally:
+                self._waiting = False
+
+    def batch(self, n: int, timeout_s: float | None = None) -> Batch:
+        """Return the next `n` frames together, each with a lease of its own.
+
+        Parameters
+        ----------
+        n : int
+            How many; at most ``leases``.
+        timeout_s : float, optional
+            Longest wait in seconds for all of them; None waits without end.
+
+        Returns
+        -------
+        Batch
+            `n` frames; fewer, but at least one, when the time is up. ``gaps`` lists what was lost or skipped before and between
+            them.
+
+        Raises
+        ------
+        ValueError
+            If `n` is not between 1 and ``leases``.
+        FrameTimeoutError
+            No frame at all came in time.
+        """
+        if not 1 <= n <= self.leases:
+            raise ValueError(f"a batch of {n} frames needs leases={n}; reader {self.name!r} has {self.leases}")
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        batch = Batch()
+        try:
+            while len(batch) < n:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                frame, gap_first, gap_count = self._next(left)
+                batch.append(frame)
+                if gap_count:
+                    batch.gaps.append((gap_first, gap_count))
+        except FrameTimeoutError:
+            if not batch:
+                raise
+        except BaseException:
+            batch.release()
+            raise
+        return batch
+
+    def commit(self, frame_or_id: Frame | int) -> None:
+        """Say that this frame and all before it are done: their slots may be reused.
+
+        With ``share`` it counts for the frames that this member took. With ``latest`` it does nothing.
+
+        Raises
+        ------
+        ValueError
+            If this reader has not taken that frame yet.
+        RingClosedError
+            The ring's owner closed it, or died.
+        """
+        link = self._link
+        if link is None or self._generation != _process.generation:
+            self._refuse()
+        frame_id = frame_or_id if isinstance(frame_or_id, int) else frame_or_id.frame_id
+        code = native.reader_commit(link.context, frame_id)
+        if code == native.CLOSED:
+            self._end_by_owner()
+        if code == native.INVALID:
+            raise ValueError(f"reader {self.name!r} has not taken frame {frame_id} yet and cannot commit it")
+
+    def interrupt_with(self, fd: int, callback: Callable[[], None] | None) -> None:
+        """Have waits wake when `fd` is readable, too.
+
+        Parameters
+        ----------
+        fd : int
+            A descriptor; -1 takes an earlier one back.
+        callback : callable
+            Runs in the waiting thread and has to make `fd` unreadable again. The wait then goes on with the rest of its
+            time; an exception of the callback ends it.
+        """
+        link = self._link
+        if link is None:
+            self._refuse()
+        self._callback = callback
+        native.reader_interrupt(link.context, fd if callback is not None else -1)
+
+    # -- what it says of itself
+
+    def _look(self) -> Any:
+        link = self._link
+        if link is None:
+            self._refuse()
+        numbers = (ctypes.c_uint64 * 6)()
+        native.reader_look(link.context, numbers)
+        return numbers
+
+    @property
+    def cursor(self) -> int:
+        """The first frame_id that is neither committed nor dropped."""
+        return int(self._look()[0])
+
+    @property
+    def lag(self) -> int:
+        """Frames published that this reader (``share``: its pool) is not done with."""
+        numbers = self._look()
+        return max(0, int(numbers[4]) + 1 - int(numbers[0]))
+
+    @property
+    def dropped(self) -> list[tuple[int, int]]:
+        """What ``on_full="drop"`` lost since this was last asked: a list of (first_id, count)."""
+        gaps = list(self._gaps)
+        self._gaps.clear()
+        return gaps
+
+    def statistics(self) -> dict[str, int]:
+        """Return ``cursor``, ``done``, ``dropped``, ``next_id``, ``newest_id`` and ``leases_held``."""
+        numbers = self._look()
+        names = ("cursor", "done", "dropped", "next_id", "newest_id", "leases_held")
+        return dict(zip(names, map(int, numbers), strict=True))
+
+    @property
+    def closed(self) -> bool:
+        """Whether this reader cannot be used any longer."""
+        return self._link is None
+
+    # -- end
+
+    def _refuse(self) -> NoReturn:
+        if self._generation != _process.generation:
+            raise _process.refuse_forked("reader", self._pid)
+        if self._given:
+            raise ScopeStateError(f"reader {self.name!r} was given to a child process and is that one's now")
+        if self._owner_closed:
+            raise RingClosedError(f"ring {self.ring_name!r} is closed: its owner closed it, or died")
+        raise ClosedError(f"reader {self.name!r} is closed")
+
+    def _end_by_owner(self) -> NoReturn:
+        self._owner_closed = True
+        self.close()
+        self._refuse()
+
+    def _ring_closed(self) -> None:
+        """Called by the ring of this process when it is closed. A thread that waits here ends by itself."""
+        self._owner_closed = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Give the row back. Views that still live stay valid until they go. Twice is fine."""
+        if self._generation != _process.generation:
+            return
+        link, self._link = self._link, None
+        if link is None:
+            if self._given:
+                self._given = False
+                close_all(self._fds)
+            return
+        native.reader_leave(link.context)
+        link.closing = True
+        link.settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert_spawning(self)
+        link = self._link
+        if link is None or self._generation != _process.generation:
+            self._refuse()
+        if self._look()[5]:
+            raise ScopeStateError(f"reader {self.name!r} holds frames: release them before it goes to another process")
+        native.reader_hand_over(link.context)
+        native.reader_free(link.context)
+        link.context = None
+        link.unpins, link.refs = [], []
+        self._link = None
+        self._given = True
+        if self._on_give is not None:
+            self._on_give(self.row, get_spawning_popen())
+        return _rebuild, (self._meta, [DupFd(fd) for fd in self._fds])
+
+    def __repr__(self) -> str:
+        return f"<FrameReader {self.name!r} of ring {self.ring_name!r}, {self.policy}, row {self.row}>"
+
+
+def _rebuild(meta: dict[str, Any], fds: list[Any]) -> FrameReader:
+    taken = [fd.detach() for fd in fds]
+    for fd in taken:
+        os.set_inheritable(fd, False)
+    return FrameReader.from_handle(meta, taken)

@@ -1,0 +1,477 @@
+"""The producer's end of a ring."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import assert_spawning, get_spawning_popen
+from multiprocessing.reduction import DupFd
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mutoscope.frames import _process
+from mutoscope.frames import _ring_native as native
+from mutoscope.frames._segments import Segment, check_kind, close_all
+from mutoscope.model.errors import ClosedError, ConfigError, RingClosedError, RingFullError, ScopeStateError
+from mutoscope.model.frame import UNPLACED, USER_BYTES, PlaneIndex
+
+__all__ = ["FrameWriter", "Slot"]
+
+KIND = "ring writer"
+_WAIT_SLICE_S = 0.5
+_KINDS = "biufc"
+
+
+class Slot:
+    """A slot that is being filled: a context manager that publishes on leaving, and discards when an exception leaves it.
+
+    What the frame carries (``tick``, ``exposure_ms``, ``index``, ``user``, ``monotonic_ns``, ``utc_ns``; times of 0 are those of
+    publishing) may be set until then.
+    """
+
+    __slots__ = (
+        "_array",
+        "_dtype",
+        "_shape",
+        "_timeout_s",
+        "_writer",
+        "exposure_ms",
+        "frame_id",
+        "index",
+        "monotonic_ns",
+        "number",
+        "tick",
+        "user",
+        "utc_ns",
+    )
+
+    def __init__(
+        self,
+        writer: FrameWriter,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        timeout_s: float | None,
+        tick: int = 0,
+        exposure_ms: float = math.nan,
+        index: PlaneIndex | None = None,
+        user: bytes = b"",
+    ) -> None:
+        self._writer = writer
+        self._shape = shape
+        self._dtype = dtype
+        self._timeout_s = timeout_s
+        self._array: npt.NDArray[Any] | None = None
+        self.tick = tick
+        self.exposure_ms = exposure_ms
+        self.index = index
+        self.user = user
+        self.monotonic_ns = 0
+        self.utc_ns = 0
+        self.number = -1
+        self.frame_id = 0
+        """Set by publishing."""
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """The pixels, shape ``(y, x)``, writable until the slot is published or discarded. Their contents are undefined at first.
+
+        Raises
+        ------
+        ValueError
+            Before and after.
+        """
+        if self._array is None:
+            raise ValueError("this slot is not being filled: it is not claimed yet, or is published or discarded")
+        return self._array
+
+    def discard(self) -> None:
+        """Give the slot back without a frame; no frame_id is used. Twice is fine."""
+        self._writer._discard(self)
+
+    def __enter__(self) -> Self:
+        self._writer._claim(self, self._timeout_s)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if kind is not None:
+            self.discard()
+        elif self._array is not None:
+            self._writer.publish(self)
+
+
+class FrameWriter:
+    """Publishes frames into a ring, in its own process and, at a time, one thread. A ring has one at a time.
+
+    Made by ``FrameRing.writer``, :func:`mutoscope.frames.attach_writer` or :meth:`from_handle`. It can be given to a child that
+    ``multiprocessing`` spawns, and is then the child's; a forked child is refused.
+
+    Parameters
+    ----------
+    meta : mapping
+        The plain values of a handle.
+    fds : sequence of int
+        Its descriptors; they become the writer's own.
+    """
+
+    def __init__(self, meta: Mapping[str, Any], fds: Sequence[int]) -> None:
+        check_kind(meta, KIND)
+        self._meta = dict(meta)
+        self._fds = list(fds)
+        self.ring_name: str = meta["ring"]
+        self.slot_bytes: int = meta["slot_bytes"]
+        self._pid = os.getpid()
+        self._generation = _process.generation
+        self._callback: Callable[[], None] | None = None
+        self._on_give: Callable[[int, Any], None] | None = None
+        self._given = False
+        self._owner_closed = False
+        self._waiting = False
+        self._claimed: Slot | None = None
+        self._views: list[tuple[object, object, npt.NDArray[Any]] | None] = [None] * meta["slots"]
+        self._forms: dict[tuple[object, object], tuple[tuple[int, int], np.dtype[Any]]] = {}
+        self._header = ctypes.create_string_buffer(native.HEADER.size)
+        self._header_address = ctypes.addressof(self._header)
+        self._context: int | None = None
+        try:
+            self._control: Segment | None = Segment(self._fds[0], meta["control_bytes"], writable=True)
+            if native.check_control(self._control.address, meta["control_bytes"]) != native.OK:
+                raise ConfigError(f"the segment of ring {self.ring_name!r} is of another version of Mutoscope")
+            self._data: Segment | None = Segment(self._fds[1], meta["data_bytes"], writable=True)
+            self._context = native.writer_open(self._control.address, self._pid, native.descriptors(self._fds[2:]))
+            if not self._context:
+                raise MemoryError("no memory for the writer of the frame ring")
+        except BaseException:
+            close_all(self._fds)
+            raise
+
+    @classmethod
+    def from_handle(cls, meta: Mapping[str, Any], fds: Sequence[int]) -> Self:
+        """Open the writer that the ring's owner assigned.
+
+        Parameters
+        ----------
+        meta : mapping
+            The handle's plain values.
+        fds : sequence of int
+            Its descriptors; they become the writer's own.
+        """
+        return cls(meta, fds)
+
+    # -- claim, fill, publish
+
+    def slot(
+        self,
+        shape: Sequence[int],
+        dtype: npt.DTypeLike,
+        *,
+        tick: int = 0,
+        exposure_ms: float = math.nan,
+        index: PlaneIndex | None = None,
+        user: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> Slot:
+        """Return a context manager that claims a slot, lets you fill it, and publishes it: no copy at all.
+
+        Parameters
+        ----------
+        shape : (y, x)
+            In pixels. It may differ from frame to frame as long as the frame fits in a slot.
+        dtype : dtype_like
+            A bool, integer, float or complex type.
+        tick : int
+            The camera's own counter.
+        exposure_ms : float
+            NaN where unknown.
+        index : PlaneIndex, optional
+            The place in (t, c, z, position).
+        user : bytes
+            At most 64 bytes.
+        timeout_s : float, optional
+            Longest wait in seconds for a free slot; None waits without end.
+
+        Raises
+        ------
+        ValueError
+            If the frame does not fit in a slot (before anything is claimed).
+        RingFullError
+            On entering: no slot came free in time.
+        RingClosedError
+            On entering: the ring's owner closed it, or died.
+        """
+        shape, kind = self._check_form(shape, dtype)
+        return Slot(self, shape, kind, timeout_s, tick, exposure_ms, index, user)
+
+    def push(
+        self,
+        array: npt.NDArray[Any],
+        *,
+        tick: int = 0,
+        exposure_ms: float = math.nan,
+        index: PlaneIndex | None = None,
+        user: bytes = b"",
+        monotonic_ns: int | None = None,
+        utc_ns: int | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Copy an image into a slot and publish it.
+
+        Parameters
+        ----------
+        array : ndarray, shape (y, x)
+            Copied before return; the caller may reuse it.
+        tick, exposure_ms, index, user, timeout_s
+            As for :meth:`slot`.
+        monotonic_ns, utc_ns : int, optional
+            When the image was taken; now if not given.
+
+        Returns
+        -------
+        int
+            The new frame's id.
+        """
+        array = np.asarray(array)
+        shape, dtype = self._check_form(array.shape, array.dtype)
+        slot = Slot(self, shape, dtype, timeout_s, tick, exposure_ms, index, user)
+        slot.monotonic_ns = monotonic_ns or 0
+        slot.utc_ns = utc_ns or 0
+        with slot:
+            np.copyto(slot.array, array)
+        return slot.frame_id
+
+    def try_claim(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Slot | None:
+        """Claim a slot without ever waiting.
+
+        Returns
+        -------
+        Slot or None
+            To be given to :meth:`publish`, or discarded. None when readers that may lose nothing hold every slot.
+        """
+        shape, kind = self._check_form(shape, dtype)
+        slot = Slot(self, shape, kind, 0.0)
+        number = self._try(slot)
+        if number < 0:
+            return None
+        self._grant(slot, number)
+        return slot
+
+    def publish(self, slot: Slot) -> int:
+        """Publish a claimed and filled slot; its ``array`` ends with that.
+
+        Returns
+        -------
+        int
+            The new frame's id.
+        """
+        if self._claimed is not slot or self._context is None:
+            self._check_usable()
+            raise ScopeStateError("this slot is not claimed: it was published or discarded before")
+        shape, user, index = slot._shape, slot.user, slot.index or UNPLACED
+        try:
+            if len(user) > USER_BYTES:
+                raise ValueError(f"a frame's user block holds {USER_BYTES} bytes at most, not {len(user)}")
+            native.HEADER.pack_into(
+                self._header,
+                0,
+                0,
+                slot.tick,
+                slot.monotonic_ns,
+                slot.utc_ns,
+                slot.exposure_ms,
+                shape[0],
+                shape[1],
+                slot._dtype.str.encode(),
+                index.t,
+                index.c,
+                index.z,
+                index.position,
+                len(user),
+                0,
+                user,
+            )
+        except BaseException:
+            self._discard(slot)
+            raise
+        slot._array = self._claimed = None
+        slot.frame_id = frame_id = native.writer_publish(self._context, slot.number, self._header_address)
+        return frame_id  # type: ignore[no-any-return]
+
+    def _check_form(self, shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[tuple[int, int], np.dtype[Any]]:
+        key = (shape, dtype) if type(shape) is tuple and type(dtype) in (str, type(_UINT16)) else None
+        known = self._forms.get(key) if key is not None else None
+        if known is not None:
+            return known
+        kind = np.dtype(dtype)
+        if len(shape) != 2 or min(shape) < 1:
+            raise ValueError(f"a frame has shape (y, x) with at least one pixel, not {tuple(shape)}")
+        if kind.kind not in _KINDS or len(kind.str) > 8:
+            raise ValueError(f"a frame's pixels are bool, integer, float or complex, not {kind}")
+        height, width = int(shape[0]), int(shape[1])
+        if height * width * kind.itemsize > self.slot_bytes:
+            raise ValueError(
+                f"a frame of {height} x {width} {kind.name} is {height * width * kind.itemsize:,} bytes; "
+                f"the slots of ring {self.ring_name!r} hold {self.slot_bytes:,}"
+            )
+        form = ((height, width), kind)
+        if key is not None and len(self._forms) < 64:
+            self._forms[key] = form
+        return form
+
+    def _check_usable(self) -> int:
+        context = self._context
+        if context is None or self._generation != _process.generation:
+            self._refuse()
+        return context
+
+    def _try(self, slot: Slot) -> int:
+        """Return the number of the claimed slot, or -1 when there is none."""
+        context = self._check_usable()
+        if self._claimed is not None:
+            raise ScopeStateError("a slot is being filled already: publish or discard it first")
+        number: int = native.writer_claim(context)
+        if number >= 0:
+            return number
+        if number == -native.CLOSED:
+            self._end_by_owner()
+        return -1
+
+    def _claim(self, slot: Slot, timeout_s: float | None) -> None:
+        if slot.number >= 0:
+            raise ScopeStateError("a slot is filled once: ask the writer for another")
+        number = self._try(slot)
+        if number < 0:
+            number = self._wait(timeout_s)
+        self._grant(slot, number)
+
+    def _grant(self, slot: Slot, number: int) -> None:
+        shape, dtype = slot._shape, slot._dtype
+        view = self._views[number]
+        if view is not None and view[0] == shape and view[1] == dtype:
+            slot._array = view[2]
+        else:
+            assert self._data is not None
+            at, size = number * self.slot_bytes, shape[0] * shape[1] * dtype.itemsize
+            slot._array = self._data.bytes[at : at + size].view(dtype).reshape(shape)
+            self._views[number] = (shape, dtype, slot._array)
+        slot.number = number
+        self._claimed = slot
+
+    def _wait(self, timeout_s: float | None) -> int:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        code = native.WAIT
+        while True:
+            left = _WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
+            if left <= 0 and code in (native.WAIT, native.TIMEOUT):
+                raise RingFullError(
+                    f"ring {self.ring_name!r} is full: no slot came free within {timeout_s} s, a lossless reader holds them all"
+                )
+            self._waiting = True
+            try:
+                number: int = native.writer_wait(self._check_usable(), int(1e9 * min(max(left, 0.0), _WAIT_SLICE_S)))
+            finally:
+                self._waiting = False
+            if number >= 0:
+                return number
+            code = -number
+            if code == native.CLOSED:
+                self._end_by_owner()
+            if code == native.INTERRUPTED and self._callback is not None:
+                self._callback()
+
+    def _discard(self, slot: Slot) -> None:
+        if self._claimed is not slot:
+            return
+        slot._array = self._claimed = None
+        if self._context is not None:
+            native.writer_discard(self._context, slot.number)
+
+    def interrupt_with(self, fd: int, callback: Callable[[], None] | None) -> None:
+        """Have waits for a free slot wake when `fd` is readable, too; as ``FrameReader.interrupt_with``."""
+        context = self._check_usable()
+        self._callback = callback
+        native.writer_interrupt(context, fd if callback is not None else -1)
+
+    @property
+    def closed(self) -> bool:
+        """Whether this writer cannot be used any longer."""
+        return self._context is None
+
+    # -- end
+
+    def _refuse(self) -> NoReturn:
+        if self._generation != _process.generation:
+            raise _process.refuse_forked("writer", self._pid)
+        if self._given:
+            raise ScopeStateError(f"the writer of ring {self.ring_name!r} was given to a child process and is that one's now")
+        if self._owner_closed:
+            raise RingClosedError(f"ring {self.ring_name!r} is closed: its owner closed it, or died")
+        raise ClosedError(f"the writer of ring {self.ring_name!r} is closed")
+
+    def _end_by_owner(self) -> NoReturn:
+        self._owner_closed = True
+        self.close()
+        self._refuse()
+
+    def _ring_closed(self) -> None:
+        self._owner_closed = True
+        if not self._waiting:
+            self.close()
+
+    def _let_go(self) -> int | None:
+        context, self._context = self._context, None
+        if self._claimed is not None:
+            self._claimed._array = None
+        self._claimed = self._control = self._data = None
+        self._views = []
+        return context
+
+    def close(self) -> None:
+        """Give the producer's place back, with a claimed slot if there is one. Twice is fine."""
+        if self._generation != _process.generation:
+            return
+        if self._context is None:
+            if self._given:
+                self._given = False
+                close_all(self._fds)
+            return
+        native.writer_leave(self._context)
+        native.writer_free(self._context)
+        self._let_go()
+        close_all(self._fds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert_spawning(self)
+        context = self._check_usable()
+        if self._claimed is not None:
+            raise ScopeStateError("a slot is being filled: publish or discard it before the writer goes to another process")
+        native.writer_hand_over(context)
+        native.writer_free(context)
+        self._let_go()
+        self._given = True
+        if self._on_give is not None:
+            self._on_give(-1, get_spawning_popen())
+        return _rebuild, (self._meta, [DupFd(fd) for fd in self._fds])
+
+    def __repr__(self) -> str:
+        return f"<FrameWriter of ring {self.ring_name!r}>"
+
+
+_UINT16 = np.dtype("uint16")
+
+
+def _rebuild(meta: dict[str, Any], fds: list[Any]) -> FrameWriter:
+    taken = [fd.detach() for fd in fds]
+    for fd in taken:
+        os.set_inheritable(fd, False)
+    return FrameWriter.from_handle(meta, taken)
