@@ -260,6 +260,22 @@ class FrameWriter:
         self._grant(slot, number)
         return slot
 
+    def claim(self, shape: Sequence[int], dtype: npt.DTypeLike, timeout_s: float) -> Slot | None:
+        """Claim a slot, waiting up to `timeout_s` seconds for one; as :meth:`try_claim`."""
+        shape, kind = self._check_form(shape, dtype)
+        slot = Slot(self, shape, kind, timeout_s)
+        try:
+            self._claim(slot, timeout_s)
+        except RingFullError:
+            return None
+        return slot
+
+    @property
+    def head(self) -> int:
+        """The newest published ``frame_id``; 0 before the first."""
+        self._check_usable()
+        return int(native.head(self._control.address))
+
     def publish(self, slot: Slot) -> int:
         """Publish a claimed and filled slot; its ``array`` ends with that.
 

@@ -21,7 +21,7 @@ from mutoscope.frames import FrameReader, FrameWriter, Status, TableReader, Tabl
 from mutoscope.frames._native import library
 from mutoscope.model import errors
 from mutoscope.model.errors import ClosedError, FrameTimeoutError, PeerDiedError
-from mutoscope.runtime import control
+from mutoscope.runtime import control, processes
 from mutoscope.runtime.payload import unpack
 from mutoscope.runtime.spec import ChildSpec, ScopeInfo, ScopeState
 from mutoscope.runtime.worker import Worker
@@ -37,6 +37,7 @@ class WorkerHost:
     def __init__(self, spec: ChildSpec, worker: Worker) -> None:
         self.name = spec.worker.name
         self.worker = worker
+        self.incarnation = spec.incarnation
         self.stopping = False
         self.info = ScopeInfo(name="", cameras={}, workers=())
         self.state = ScopeState()
@@ -48,12 +49,12 @@ class WorkerHost:
         self._tables: list[TableReader | TableWriter] = []
         self._writers: list[FrameWriter] = []
         self.endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), self.name)
-        self.endpoint.register(self)
-        self.endpoint.register(worker)
+        self.endpoint.serve(self)
+        self.endpoint.serve(worker)
 
     # -- asked by the supervisor
 
-    @handles(control.SetUp)
+    @handles(control.SetUp, delivery="supervisor")
     def _set_up(self, command: control.SetUp) -> None:
         self.info, self.state = command.info, command.state
         self.endpoint.subscribe(control.StateChanged, self._state_changed)
@@ -62,7 +63,7 @@ class WorkerHost:
         self.worker.setup()
         self._ready = True
 
-    @handles(control.StopWorker)
+    @handles(control.StopWorker, delivery="supervisor")
     def _stop(self, command: control.StopWorker) -> None:
         self.stopping = True
 
@@ -129,6 +130,18 @@ class WorkerHost:
         self.endpoint.dispatch()
         if self.stopping or self.endpoint.peer_closed:
             raise _Interrupted
+
+    def serve(self) -> None:
+        """Read what has come and run the handlers; for long steps."""
+        self.endpoint.pump(0.0)
+        self.endpoint.dispatch()
+        if self.endpoint.peer_closed:
+            self.stopping = True
+
+    @property
+    def orphaned(self) -> bool:
+        """True when the supervisor is gone."""
+        return self.endpoint.peer_closed
 
     def wait_for_commands(self) -> None:
         """Wait for something to do, for at most half a second."""
@@ -201,7 +214,8 @@ class _BusHandler(logging.Handler):
         if self._endpoint.peer_closed or os.getpid() != self._pid:
             sys.stderr.write(f"{record.name}: {record.getMessage()}\n")
             return
-        self._endpoint.publish(control.LogLine(level=record.levelno, logger=record.name, text=self.format(record)))
+        line = control.LogLine(worker=self._endpoint.name, level=record.levelno, text=self.format(record))
+        self._endpoint.publish(line)
 
 
 def _start_guard(host: WorkerHost, spec: ChildSpec) -> None:
@@ -251,25 +265,21 @@ def main(payload_fd: int) -> int:
 
 
 def _crash(host: WorkerHost) -> int:
+    error = sys.exception()
     text = traceback.format_exc()
-    message = text.strip().splitlines()[-1]
     sys.stderr.write(f"mutoscope: worker {host.name} failed\n{text}")
     try:
         host.worker.safe_state()
     except Exception:  # noqa: BLE001  (the first failure is the one that counts; this one is shown beside it)
         text += "\nand its safe_state() failed:\n" + traceback.format_exc()
-    if not host.endpoint.peer_closed:
-        host.endpoint.publish(control.ReportCrash(message=message, traceback=text))
-        host.endpoint.flush(1.0)
+    if not host.endpoint.peer_closed and error is not None:
+        host.endpoint.report_crash(errors.to_record(error, text))
     return 70
 
 
 def _fail_before_start(spec: ChildSpec, error: Exception) -> int:
-    endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), spec.worker.name)
-    endpoint.hello(error=errors.to_record(error, traceback.format_exc()))
-    endpoint.flush(1.0)
-    endpoint.close()
-    return 78
+    os.pwrite(spec.fault_fd, msgspec.json.encode(errors.to_record(error, traceback.format_exc())), 0)
+    return processes.NOT_STARTED
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from mutoscope import storage
-from mutoscope.model import IdRanges
+from mutoscope.model import ClockFit, IdRanges
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 from mutoscope.runtime.members import Member
 from mutoscope.runtime.spec import ScopeSpec
@@ -15,6 +15,7 @@ from mutoscope.runtime.streams import Stream
 __all__ = ["final_ledger", "live_ledger"]
 
 VERSION = 1
+CLOCK_SAMPLES = 20_000
 
 
 def live_ledger(spec: ScopeSpec, streams: dict[str, Stream], members: dict[str, Member]) -> dict[str, Any]:
@@ -48,11 +49,12 @@ def final_ledger(
             if members[recorder].state == "failed":
                 storage.recover(spec.record.path)
             with storage.open_reader(spec.record.path, camera=name) as reader:
-                stored = IdRanges.from_ids(reader.frame_ids)
+                stored = IdRanges.from_ids(reader.frame_ids.tolist())
+                camera["clocks"] = _clocks(reader)
         except (DatasetError, DatasetNotFoundError) as error:
             problems.append(f"{name}: the data set could not be read back: {error}")
             continue
-        since = IdRanges([(stream.spec.first_id, max(stream.spec.first_id, camera["last_id"]))])
+        since = IdRanges([(stream.first_id, max(stream.first_id, camera["last_id"]))])
         stored_here = stored.intersection(since) if camera["produced"] else IdRanges()
         account = camera["consumers"].setdefault(recorder, {"policy": "every", "dropped": {}, "pending": 0, "done": 0})
         account["done"] = stored_here.count
@@ -65,6 +67,14 @@ def final_ledger(
     except (DatasetError, DatasetNotFoundError, OSError) as error:
         problems.append(f"the ledger could not be saved in the data set: {error}")
     return ledger
+
+
+def _clocks(reader: storage.FrameStreamReader) -> dict[str, Any]:
+    """Fit tick, monotonic and UTC to each other from the stored stamps (of a long run, evenly chosen ones)."""
+    fit = ClockFit()
+    step = max(1, len(reader) // CLOCK_SAMPLES)
+    fit.add_many(reader.ticks[::step], reader.monotonic_ns[::step], reader.utc_ns[::step])
+    return fit.to_dict()
 
 
 def _camera(stream: Stream, members: dict[str, Member]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class ScopeClient:
             theirs.close()
         self._pidfd = processes.open_pidfd(self._process)
         self.endpoint = ThreadedEndpoint(ours, "program")
+        self.endpoint.hello()
         self.endpoint.subscribe(control.ScopeEnded, self._on_ended)
 
     def wait_started(self, timeout_s: float) -> dict[str, Any]:

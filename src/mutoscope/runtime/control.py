@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from mutoscope.bus import Command, Event
+from mutoscope.model.errors import ErrorRecord
 from mutoscope.runtime.spec import ScopeInfo, ScopeState
 
 # -- asked of the supervisor by workers (and, where it makes sense, by the user's program)
@@ -111,16 +110,16 @@ class StopAcquisition(Command, name="scope.stop_acquisition"):
     """Stop all cameras; frames in flight are still stored."""
 
 
-class WaitAcquisition(Command, name="scope.wait_acquisition"):
-    """Answered when every camera has ended its sequence and every frame is stored or accounted for."""
-
-
 class GetLedger(Command, name="scope.get_ledger"):
     """The account of every frame so far."""
 
 
 class GetStatus(Command, name="scope.get_status"):
     """Workers with state, restarts and last error."""
+
+
+class GetState(Command, name="scope.get_state"):
+    """The shared state."""
 
 
 class SetState(Command, name="scope.set_state"):
@@ -195,18 +194,11 @@ class WorkerChanged(Event, name="scope.worker_changed"):
     message: str = ""
 
 
-class ReportCrash(Event, name="scope.report_crash"):
-    """An exception that a worker did not handle; it ends after this."""
-
-    message: str
-    traceback: str
-
-
 class LogLine(Event, name="scope.log_line"):
     """One line for ``scope.log``."""
 
+    worker: str
     level: int
-    logger: str
     text: str
 
 
@@ -226,8 +218,13 @@ class ScopeEnded(Event, name="scope.ended"):
     status: list[dict[str, Any]]
 
 
-class AcquisitionOutcome(msgspec.Struct, frozen=True):
-    """How an acquisition ended: the reason by camera, with its message where one is needed."""
+class AcquisitionEnded(Event, name="scope.acquisition_ended"):
+    """Every camera ended its sequence, and every frame is stored or accounted for.
 
+    `reasons` says by camera why its sequence ended, `messages` what it said about it; `error` is set when the run failed.
+    """
+
+    number: int
     reasons: dict[str, str]
     messages: dict[str, str]
+    error: ErrorRecord | None = None

@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import msgspec
+
 from mutoscope.model.errors import ConfigError
 
 __all__ = ["Journal"]
+
+AUDITED_BYTES = 4096
 
 
 class Journal:
@@ -43,7 +47,9 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise ConfigError(f"{self.folder} belongs to a scope that is running: choose another name, or stop that one") from None
+            raise ConfigError(
+                f"{self.folder} belongs to a scope that is running: choose another name, or stop that one"
+            ) from None
         self._log = open(self.folder / "scope.log", "a", encoding="utf-8", buffering=1)
         self._audit = open(self.folder / "audit.jsonl", "a", encoding="utf-8", buffering=1)
 
@@ -53,10 +59,24 @@ class Journal:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         self._write(self._log, f"{stamp} {logging.getLevelName(level):7} {source}: {text}\n")
 
-    def audit(self, who: str, command: str, payload: Any, result: str) -> None:
-        """Write one line of ``audit.jsonl``: who sent which command when, and what came of it."""
-        entry = {"utc_ns": time.time_ns(), "who": who, "command": command, "payload": payload, "result": result}
-        self._write(self._audit, json.dumps(entry, default=str) + "\n")
+    def audit(self, who: str, to: str, command: str, payload: bytes, result: str, duration_s: float) -> None:
+        """Write one line of ``audit.jsonl``: who sent which command to whom when, and what came of it.
+
+        `payload` is the command in msgpack; long ones are not kept.
+        """
+        if self._audit is None:
+            return
+        content = msgspec.msgpack.decode(payload) if 0 < len(payload) <= AUDITED_BYTES else None
+        entry = {
+            "utc_ns": time.time_ns(),
+            "who": who,
+            "to": to,
+            "command": command,
+            "payload": content,
+            "result": result,
+            "ms": round(duration_s * 1e3, 3),
+        }
+        self._write(self._audit, json.dumps(entry, default=repr) + "\n")
 
     def save(self, name: str, document: dict[str, Any]) -> None:
         """Write a JSON document whole: a reader sees the old one or the new one."""

@@ -92,7 +92,7 @@ class Member:
         )
         try:
             process = processes.spawn_module(
-                "mutoscope.runtime._child", processes.encode(spec), [theirs.fileno(), fault_fd, *fds]
+                "mutoscope.runtime._child", processes.encode(spec), [theirs.fileno(), fault_fd, *fds], self.spec.environment
             )
         except BaseException:
             ours.close()

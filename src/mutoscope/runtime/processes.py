@@ -16,6 +16,8 @@ from mutoscope.frames import _os
 __all__ = ["Child", "describe_exit", "is_stopped", "spawn_module", "write_payload"]
 
 FAULT_BYTES = 65536
+NOT_STARTED = 78
+"""Exit code of a worker whose class could not be loaded; its fault file then holds the error."""
 
 
 @dataclass
@@ -62,7 +64,9 @@ def write_payload(data: bytes) -> int:
     return fd
 
 
-def spawn_module(module: str, payload: bytes, inherited: list[int], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def spawn_module(
+    module: str, payload: bytes, inherited: list[int], environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start ``python -m module FD`` in a session of its own; FD holds `payload`, `inherited` are passed on as they are."""
     fd = write_payload(payload)
     try:

@@ -6,7 +6,18 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ChildSpec", "RecordSpec", "Restart", "ScopeInfo", "ScopeSpec", "ScopeState", "StreamInfo", "StreamSpec", "SupervisorSpec", "WorkerSpec"]
+__all__ = [
+    "ChildSpec",
+    "RecordSpec",
+    "Restart",
+    "ScopeInfo",
+    "ScopeSpec",
+    "ScopeState",
+    "StreamInfo",
+    "StreamSpec",
+    "SupervisorSpec",
+    "WorkerSpec",
+]
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +61,6 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     slot_bytes: int
     producer: str | None
     recorder: str | None = None
-    first_id: int = 1
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +72,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     restart: Restart = Restart()
     moves: bool = False
-    recovery_deadline_s: float = 30.0
+    environment: dict[str, str] = {}
 
 
 class RecordSpec(msgspec.Struct, frozen=True, kw_only=True):

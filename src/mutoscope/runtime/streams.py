@@ -34,10 +34,11 @@ class _Reader:
 class Stream:
     """A camera's ring with its consumers and their accounts. The supervisor owns it and closes it."""
 
-    def __init__(self, spec: StreamSpec) -> None:
+    def __init__(self, spec: StreamSpec, first_id: int = 1) -> None:
         self.spec = spec
         self.name = spec.info.name
-        self.ring = FrameRing(spec.slots, spec.slot_bytes, name=self.name, standalone=False, first_id=spec.first_id)
+        self.ring = FrameRing(spec.slots, spec.slot_bytes, name=self.name, standalone=False)
+        self.first_id = first_id
         self.producer: str | None = None
         self.readers: dict[tuple[str, str], _Reader] = {}
         self.target_id = 0
@@ -51,13 +52,15 @@ class Stream:
         """Assign a row; a successor gets its predecessor's, with its cursor."""
         known = self.readers.get((worker, command.key))
         if known is not None and known.row is not None and self.ring_row(known.row).pid:
-            raise ConfigError(f"{worker} already reads {self.name} with key {command.key!r}: give the second reader a key of its own")
+            raise ConfigError(
+                f"{worker} already reads {self.name} with key {command.key!r}: give the second reader a key of its own"
+            )
         row = known.row if known is not None and known.policy == command.policy else None
         meta, fds = self.ring.assign_reader(
             pid=pid,
             policy=command.policy,
             leases=command.leases,
-            on_full=command.on_full,
+            on_full=command.on_full if command.policy in LOSSLESS else "block",
             lag_limit=command.lag_limit,
             at_most_hz=command.at_most_hz,
             group=command.group,
@@ -124,7 +127,7 @@ class Stream:
 
     def account(self) -> dict[str, Any]:
         """The account of this stream in plain values, exact at the moment of asking for ended workers."""
-        head, first = self.ring.head(), self.spec.first_id
+        head, first = self.ring.head(), self.first_id
         consumers: dict[str, Any] = {}
         rows = {statistics.row: statistics for statistics in self.ring.rows()}
         for (worker, key), reader in self.readers.items():
@@ -143,9 +146,7 @@ class Stream:
 def _consumer(reader: _Reader, row: RowStatistics, head: int) -> dict[str, Any]:
     if reader.policy not in LOSSLESS:
         return {"policy": reader.policy, "offered": row.offered, "shown": row.shown, "skipped": row.skipped}
-    dropped = {
-        reason: {"count": ids.count, "ids": ids.to_list()} for reason, ids in reader.not_stored.items()
-    }
+    dropped = {reason: {"count": ids.count, "ids": ids.to_list()} for reason, ids in reader.not_stored.items()}
     named = sum(entry["count"] for entry in dropped.values())
     if row.dropped:
         dropped["overrun"] = {"count": row.dropped, "ids": []}

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from mutoscope.bus import Deferred, Hub, Manifest, Reply
-from mutoscope.frames import Status, Table
+from mutoscope import storage
+from mutoscope.bus import CallRecord, Deferred, Hub, Manifest, Reply
+from mutoscope.frames import Status, Table, _os
 from mutoscope.model import errors
 from mutoscope.model.errors import (
     ConfigError,
@@ -63,7 +65,7 @@ class Supervisor:
     def __init__(self, spec: ScopeSpec, program: socket.socket) -> None:
         self.spec = spec
         self.selector = selectors.DefaultSelector()
-        self.journal = Journal(spec.folder)
+        self.journal = Journal(None)
         self.state = ScopeState(folder=spec.folder, settings=dict(spec.settings))
         self.streams: dict[str, Stream] = {}
         self.tables: dict[str, tuple[str, Table, dict[tuple[str, int], int]]] = {}
@@ -80,7 +82,8 @@ class Supervisor:
         self.failure: MutoscopeError | None = None
         self.start_failure: BaseException | None = None
         self.awaiting_start: Deferred | None = None
-        self.awaiting_acquisition: list[Deferred] = []
+        self.acquisition = 0
+        self.acquisition_open = False
         self.phase_deadline = time.monotonic() + spec.setup_timeout_s
         self.program_gone = False
         self.next_check = 0.0
@@ -89,8 +92,11 @@ class Supervisor:
         self.hub = Hub(self.selector)
         self.hub.on_hello = self._hello
         self.hub.on_peer_lost = self._peer_lost
-        self.hub.on_audit = self.journal.audit
-        self.hub.add_peer(PROGRAM, program, kind="program")
+        self.hub.on_crash_report = self._crash_reported
+        self.hub.on_problem = self._handler_failed
+        self.hub.on_call = self._called
+        self.program_pid = os.getppid()
+        self.hub.add_peer(PROGRAM, program, kind="client")
         self._register_commands()
 
     # -- the loop
@@ -114,7 +120,9 @@ class Supervisor:
 
     def _time_to_wait(self) -> float:
         now = time.monotonic()
-        busy = self.phase in ("stopping cameras", "draining", "stopping workers") or bool(self.awaiting_acquisition)
+        busy = self.phase in ("stopping cameras", "draining", "stopping workers") or (
+            self.acquisition_open and not any(stream.active for stream in self.streams.values())
+        )
         wait = BUSY_TICK_S if busy else TICK_S
         due = [member.restart_at for member in self.members.values() if member.restart_at is not None]
         deadline = self.hub.next_deadline()
@@ -157,34 +165,56 @@ class Supervisor:
     # -- starting
 
     def _start(self) -> None:
-        _name_supervisor(self.spec.name)
-        self.journal.save("scope.json", {"name": self.spec.name, "supervisor_pid": os.getpid(), "settings": self.spec.settings})
+        _os.name_process("mutoscope:supervisor")
         try:
+            self.journal = Journal(self.spec.folder)
+            document = {"name": self.spec.name, "supervisor_pid": os.getpid(), "settings": self.spec.settings}
+            self.journal.save("scope.json", document)
+            first_ids = self._create_recording()
             for stream in self.spec.streams:
-                self.streams[stream.info.name] = Stream(stream)
+                name = stream.info.name
+                self.streams[name] = Stream(stream, first_ids.get(name, 1))
+                self._note(logging.INFO, f"{name}: ring of {stream.slots} × {stream.slot_bytes:,} bytes")
             for member in self.members.values():
                 self._spawn(member)
         except (MutoscopeError, OSError) as error:
             self._fail_start(error)
 
+    def _create_recording(self) -> dict[str, int]:
+        """Create the data set; returns the first ``frame_id`` of each camera (after the last stored one when resuming)."""
+        record = self.spec.record
+        if record is None:
+            return {}
+        layouts = {
+            stream.info.name: storage.CameraLayout(
+                shape=stream.info.shape,
+                dtype=stream.info.dtype,
+                rate_hz=stream.info.rate_hz,
+                pixel_size_um=stream.info.pixel_size_um,
+            )
+            for stream in self.spec.streams
+            if stream.recorder is not None
+        }
+        settings = {stream.info.name: stream.info.settings for stream in self.spec.streams}
+        recording = storage.create_recording(
+            record.path,
+            layouts,
+            overwrite=record.overwrite,
+            resume=record.resume,
+            attributes={"scope": self.spec.name, "settings": {**self.spec.settings, "cameras": settings}},
+        )
+        return {name: recording.last_frame_id(name) + 1 for name in layouts}
+
     def _spawn(self, member: Member) -> None:
         child = member.spawn(self.spec.sys_path)
         self.selector.register(child.pidfd, selectors.EVENT_READ, lambda _mask, member=member: self._member_ended(member))
-        self.hub.add_peer(member.name, child.bus, kind=member.spec.kind)
+        self.hub.add_peer(member.name, child.bus)
         self._changed(member)
 
-    def _hello(self, name: str, manifest: Manifest | None, error: errors.ErrorRecord | None) -> None:
+    def _hello(self, name: str, manifest: Manifest) -> None:
         if name == PROGRAM:
-            if manifest is not None:
-                self.manifests[name] = manifest
             return
         member = self.members[name]
-        if error is not None or manifest is None:
-            failure = errors.from_record(error) if error is not None else ConfigError(f"{name} sent no manifest")
-            member.last_error = str(failure)
-            if self.phase == "starting":
-                self._fail_start(failure)
-            return
         first = name not in self.manifests
         self.manifests[name] = manifest
         if not first or self.phase != "starting":
@@ -281,7 +311,7 @@ class Supervisor:
             return
         self.selector.unregister(member.child.pidfd)
         pid = member.child.pid
-        self.hub.drain_peer(member.name)
+        self._read_last_words(member)
         self.hub.remove_peer(member.name, f"{member.name} ended")
         status, fault = member.ended()
         now = time.monotonic()
@@ -307,6 +337,15 @@ class Supervisor:
             self._changed(member)
             return
         what = processes.describe_exit(status)
+        if status == processes.NOT_STARTED and fault:
+            record = msgspec.json.decode(fault.encode(), type=errors.ErrorRecord)
+            member.last_error, member.last_traceback, fault = record.message, record.traceback, ""
+            member.set_state("failed")
+            self._note(logging.ERROR, f"{member.name} could not be loaded: {record.message}")
+            if self.phase == "starting":
+                self._fail_start(errors.from_record(record))
+            self._changed(member)
+            return
         if fault:
             member.last_traceback = fault
         if not member.last_error or status < 0:
@@ -325,11 +364,20 @@ class Supervisor:
             member.restarts += 1
             if consent:
                 member.set_state("needs consent")
-                self._note(logging.WARNING, f"{member.name} can move and is not restarted without consent: scope.allow_restart({member.name!r})")
+                self._note(
+                    logging.WARNING,
+                    f"{member.name} can move and is not restarted without consent: scope.allow_restart({member.name!r})",
+                )
             else:
                 member.set_state("restarting")
                 member.restart_at = restart_at
         self._changed(member)
+
+    def _read_last_words(self, member: Member) -> None:
+        """Handle what the ended process had written before its death, such as its crash report."""
+        if member.child is None or member.name not in self.hub.peers:
+            return
+        self.selector.get_key(member.child.bus).data(selectors.EVENT_READ)
 
     def _lost_for_good(self, member: Member, what: str) -> None:
         if self.phase not in ("starting", "running"):
@@ -382,15 +430,17 @@ class Supervisor:
 
         def started(name: str, error: Exception | None) -> None:
             if error is not None:
-                self.streams[name].active = False
                 deferred.reject(error)
+                return
             waiting.discard(name)
             if not waiting:
-                deferred.resolve(None)
+                deferred.resolve(self.acquisition)
 
         for stream in chosen:
             stream.target_id = stream.ring.head() + command.frames if command.frames else 0
             stream.active, stream.ended_reason, stream.ended_message = True, None, ""
+        self.acquisition += 1
+        self.acquisition_open = True
         self._set_state(acquiring=True, mode="acquiring")
         for stream in chosen:
             if stream.spec.producer is None:
@@ -403,7 +453,7 @@ class Supervisor:
         producer = stream.spec.producer
         if producer is None:
             return
-        if not self.hub.has_peer(producer) or self.members[producer].state not in ("running", "not responding"):
+        if producer not in self.hub.peers or self.members[producer].state not in ("running", "not responding"):
             if done is not None:
                 done(stream.name, None)  # it is being restarted, and told when it is back
             return
@@ -423,7 +473,7 @@ class Supervisor:
             if not stream.active:
                 continue
             producer = stream.spec.producer
-            if producer is None or not self.hub.has_peer(producer):
+            if producer is None or producer not in self.hub.peers:
                 self._stream_ended(stream, "stopped", "")
                 continue
             self.hub.request(
@@ -444,25 +494,30 @@ class Supervisor:
             self._set_state(acquiring=False, mode="idle")
 
     def _check_acquisition(self) -> None:
-        if any(stream.active for stream in self.streams.values()):
+        if not self.acquisition_open or any(stream.active for stream in self.streams.values()):
             return
-        if not self._drained() and self.failure is None:
+        if not self._drained() and self.failure is None and self.phase != "ended":
             return
-        waiting, self.awaiting_acquisition = self.awaiting_acquisition, []
-        for deferred in waiting:
-            if self.failure is not None:
-                deferred.reject(self.failure)
-            else:
-                reasons = {name: stream.ended_reason or "idle" for name, stream in self.streams.items()}
-                messages = {name: stream.ended_message for name, stream in self.streams.items() if stream.ended_message}
-                deferred.resolve(control.AcquisitionOutcome(reasons, messages))
-        if self.program_gone and self.phase == "running":
+        self.acquisition_open = False
+        self.hub.publish(
+            control.AcquisitionEnded(
+                number=self.acquisition,
+                reasons={name: stream.ended_reason or "idle" for name, stream in self.streams.items()},
+                messages={name: stream.ended_message for name, stream in self.streams.items() if stream.ended_message},
+                error=errors.to_record(self.failure) if self.failure is not None else None,
+            )
+        )
+        if self.program_gone:
             self.begin_stop("the user's program ended")
 
     def _drained(self) -> bool:
         for stream in self.streams.values():
             recorder = stream.spec.recorder
-            if recorder is not None and self.members[recorder].state not in ("failed", "ended") and not stream.drained(recorder):
+            if (
+                recorder is not None
+                and self.members[recorder].state not in ("failed", "ended")
+                and not stream.drained(recorder)
+            ):
                 return False
         return True
 
@@ -522,7 +577,7 @@ class Supervisor:
         member.term_at = now + TEARDOWN_S
         if member.child is not None and processes.is_stopped(member.child.pid):
             member.term_at = now
-        if self.hub.has_peer(member.name):
+        if member.name in self.hub.peers:
             self.hub.request(member.name, control.StopWorker(reason=self.reason), TEARDOWN_S, lambda _value, _error: None)
 
     def _finish(self) -> None:
@@ -536,8 +591,17 @@ class Supervisor:
         status = [member.describe() for member in self.members.values()]
         self._check_acquisition()
         self.hub.publish(control.ScopeEnded(reason=self.reason, errors=self.problems, ledger=ledger, status=status))
-        self.hub.flush(1.0)
+        self._flush_to_program(1.0)
         self.phase = "ended"
+
+    def _flush_to_program(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            statistics = self.hub.statistics().get(PROGRAM)
+            if statistics is None or statistics.unsent_bytes == 0:
+                return
+            for key, mask in self.selector.select(left):
+                key.data(mask)
 
     def _close(self) -> None:
         for member in self.members.values():
@@ -574,21 +638,20 @@ class Supervisor:
         register(control.Quit, lambda sender, c: self.begin_stop(f"{sender}: {c.reason}"), script=True)
         register(control.StartAcquisition, self._start_acquisition, script=True)
         register(control.StopAcquisition, lambda _s, _c: self._stop_streams(), script=True)
-        register(control.WaitAcquisition, self._wait_acquisition, script=True)
         register(control.GetLedger, lambda _s, _c: live_ledger(self.spec, self.streams, self.members), script=True)
         register(control.GetStatus, lambda _s, _c: [m.describe() for m in self.members.values()], script=True)
+        register(control.GetState, lambda _s, _c: self.state, script=True)
         register(control.SetState, self._change_state, script=True)
         register(control.AllowRestart, self._allow_restart, script=True)
         register(control.AwaitStart, self._await_start, script=True)
         register(control.StopScope, self._stop_scope, script=True)
-        self.hub.on_event(control.LogLine, lambda sender, event: self.journal.line(event.level, event.logger, event.text))
-        self.hub.on_event(control.ReportCrash, self._report_crash)
+        self.hub.subscribe(control.LogLine, lambda event: self.journal.line(event.level, event.worker, event.text))
 
     def _pid(self, sender: str) -> int:
         member = self.members.get(sender)
         if member is not None and member.child is not None:
             return member.child.pid
-        return self.hub.peer_pid(sender)
+        return self.program_pid
 
     def _stream(self, name: str) -> Stream:
         try:
@@ -620,7 +683,7 @@ class Supervisor:
             raise ConfigError(f"the table {command.table!r} has columns {table.dtype.descr}, not {dtype.descr}")
         meta, fds = table.assign_writer(pid=self._pid(sender))
         for waiting, request, deferred in self.waiting_for_table.pop(command.table, []):
-            if self.hub.has_peer(waiting):
+            if waiting in self.hub.peers:
                 reply = self._table_reader(waiting, request)
                 deferred.resolve(reply.value, reply.fds)
         return Reply(meta, fds)
@@ -650,11 +713,6 @@ class Supervisor:
 
     def _frames_not_stored(self, sender: str, command: control.FramesNotStored) -> None:
         self._stream(command.stream).add_not_stored(sender, command.first_id, command.last_id, command.reason)
-
-    def _wait_acquisition(self, _sender: str, _command: control.WaitAcquisition) -> Deferred:
-        deferred = Deferred()
-        self.awaiting_acquisition.append(deferred)
-        return deferred
 
     def _await_start(self, _sender: str, _command: control.AwaitStart) -> Any:
         if self.start_failure is not None:
@@ -690,11 +748,21 @@ class Supervisor:
         self.state = ScopeState(**{**values, **changes})
         self.hub.publish(control.StateChanged(state=self.state))
 
-    def _report_crash(self, sender: str, event: control.ReportCrash) -> None:
-        member = self.members.get(sender)
-        if member is not None:
-            member.last_error, member.last_traceback = event.message, event.traceback
-        self.journal.line(logging.ERROR, sender, f"{event.message}\n{event.traceback}")
+    def _crash_reported(self, name: str, record: errors.ErrorRecord) -> None:
+        member = self.members.get(name)
+        if member is None:
+            return
+        member.last_error, member.last_traceback = f"{record.type_name}: {record.message}", record.traceback
+        self._note(logging.ERROR, f"{name} failed: {member.last_error}\n{record.traceback}")
+        if self.phase == "starting" and member.state == "starting":
+            self._fail_start(errors.from_record(record))
+
+    def _handler_failed(self, handler: str, sender: str, command: str, error: Exception) -> None:
+        self._note(logging.ERROR, f"{handler}: the command {command} of {sender} failed: {error}")
+
+    def _called(self, record: CallRecord) -> None:
+        if record.sender == PROGRAM or not record.command.startswith("scope."):
+            self.journal.audit(record.sender, record.target, record.command, record.payload, record.outcome, record.duration_s)
 
     def _changed(self, member: Member) -> None:
         self.hub.publish(control.WorkerChanged(worker=member.name, state=member.state, message=member.last_error))
@@ -702,9 +770,3 @@ class Supervisor:
     def _note(self, level: int, text: str) -> None:
         self.journal.line(level, "supervisor", text)
         self.hub.publish(control.Notice(level=level, text=text))
-
-
-def _name_supervisor(name: str) -> None:
-    from mutoscope.frames import _os
-
-    _os.name_process("mutoscope:supervisor")

@@ -212,7 +212,9 @@ class WorkerSettings:
         restart: Restart | None = None,
     ) -> None:
         if not (isinstance(worker, type) and issubclass(worker, Worker)):
-            raise ConfigError(f"workers take Worker classes, not {worker!r}: define class …(mutoscope.Worker) and give the class")
+            raise ConfigError(
+                f"workers take Worker classes, not {worker!r}: define class …(mutoscope.Worker) and give the class"
+            )
         self.worker = worker
         self.name = name or worker.__name__
         self.settings = dict(settings or {})

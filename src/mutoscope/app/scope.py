@@ -1,0 +1,650 @@
+"""The scope as users compose it: cameras, sources, workers, a recording, under one supervisor."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mutoscope import storage
+from mutoscope.bus import Command, Event
+from mutoscope.cameras.driver import Camera
+from mutoscope.cameras.worker import CameraWorker, describe
+from mutoscope.frames import FrameReader, FrameWriter, TableReader, _os
+from mutoscope.model import errors
+from mutoscope.model.errors import (
+    ConfigError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+    DiskFullError,
+    PeerDiedError,
+    ScopeStateError,
+)
+from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
+from mutoscope.recording.recorder import RecorderWorker
+from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
+from mutoscope.runtime.client import ScopeClient
+from mutoscope.runtime.payload import pack
+from mutoscope.runtime.spec import RecordSpec, ScopeSpec, ScopeState, StreamInfo, StreamSpec, WorkerSpec
+
+__all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
+
+DEFAULT_RESERVE = 256 * 1024 * 1024
+MEMORY_SHARE = 0.25
+MIN_SLOTS = 16
+START_MARGIN_S = 10.0
+
+observers: list[Callable[[Scope], None]] = []
+"""Called with each scope that has just started (the terminal display adds itself here)."""
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A producer that lives in the user's own process instead of a camera's.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (y, x) of the largest frame.
+    dtype : dtype
+        Of the frames.
+    rate_hz : float
+        About how many frames a second, for the size of the ring.
+    pixel_size_um : float, optional
+        Of the object.
+    """
+
+    shape: tuple[int, int]
+    dtype: npt.DTypeLike
+    rate_hz: float = 30.0
+    pixel_size_um: float | None = None
+
+
+@dataclass(frozen=True)
+class AcquisitionResult:
+    """What an acquisition brought: frames produced and stored by camera, why each ended, how long it took in seconds."""
+
+    produced: dict[str, int]
+    stored: dict[str, int]
+    reasons: dict[str, str]
+    messages: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ScopeResult:
+    """How a scope ended: ``exit_reason`` (``"stopped"``, ``"disk_full"``, ``"recorder_lost"``, …) and what went wrong."""
+
+    exit_reason: str
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker, as the supervisor and the status table see it."""
+
+    name: str
+    kind: str
+    pid: int
+    state: str
+    frames: int
+    drops: int
+    restarts: int
+    heartbeat_age_s: float | None
+    recovery_s: list[float]
+    last_error: str
+    last_traceback: str
+
+
+class Source:
+    """The user's own process as a camera. From :meth:`Scope.source`; one thread at a time."""
+
+    def __init__(self, writer: FrameWriter) -> None:
+        self._writer = writer
+
+    def push(self, array: npt.NDArray[Any], **metadata: Any) -> int:
+        """Copy a frame into the ring, once, and publish it; returns its ``frame_id``. See :meth:`FrameWriter.push`."""
+        return self._writer.push(array, **metadata)
+
+    def slot(self, shape: tuple[int, int], dtype: npt.DTypeLike, **metadata: Any) -> Any:
+        """A free slot to fill in place, published on leaving the ``with`` block. See :meth:`FrameWriter.slot`."""
+        return self._writer.slot(shape, dtype, **metadata)
+
+
+class Scope:
+    """A microscope's live data plane: cameras, workers and a recording, each a process, under one supervisor.
+
+    Parameters
+    ----------
+    camera : Camera, optional
+        The only camera; its name is ``"camera"``.
+    cameras : mapping of str to Camera, optional
+        Several cameras by name.
+    sources : mapping of str to SourceSettings, optional
+        Producers in this process, by name.
+    workers : sequence of Worker classes or WorkerSettings
+        Your own processes.
+    record : str, path, True or None
+        The OME-Zarr data set to store every frame in. True chooses
+        ``./mutoscope-data/<UTC stamp>/run.ome.zarr``. Log, audit and ledger go to ``<name>.mutoscope`` beside it.
+    overwrite, resume : bool
+        What happens to an existing data set; it is refused otherwise. Resuming goes on after its last ``frame_id``.
+    outlive : bool
+        The run goes on until its frames are stored when this program dies.
+    ring_seconds : float
+        How much of the stream each ring holds.
+    ring_slots : int, optional
+        Slots of each ring instead.
+    reserve_bytes : int
+        A recording ends in order when the disk has less room than this.
+    settings : mapping, optional
+        Saved with the data, and shared with every worker as ``self.state.settings``.
+    durability : {"process", "power"}
+        What an acknowledged frame survives, see :mod:`mutoscope.storage`.
+    environment : mapping of str to mapping
+        Environment variables of single workers, by worker name (``{"Tracker": {"OMP_NUM_THREADS": "1"}}``).
+    restarts : mapping of str to Restart
+        Restart policies of single workers, by worker name, instead of their own.
+    hang_report_s, recorder_hang_s : float
+        A worker that has not responded for so many seconds is reported; a recorder, for so many, ends the run in order.
+    setup_timeout_s : float
+        How long all workers together may take to be set up.
+
+    Raises
+    ------
+    ConfigError
+        If the parts do not fit together; nothing was started.
+    """
+
+    def __init__(
+        self,
+        *,
+        camera: Camera | None = None,
+        cameras: Mapping[str, Camera] | None = None,
+        sources: Mapping[str, SourceSettings] | None = None,
+        workers: Sequence[type[Worker] | WorkerSettings] = (),
+        record: str | os.PathLike[str] | bool | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        outlive: bool = False,
+        ring_seconds: float = 2.0,
+        ring_slots: int | None = None,
+        reserve_bytes: int = DEFAULT_RESERVE,
+        settings: Mapping[str, Any] | None = None,
+        durability: str = "process",
+        environment: Mapping[str, Mapping[str, str]] | None = None,
+        restarts: Mapping[str, Restart] | None = None,
+        hang_report_s: float = 5.0,
+        recorder_hang_s: float = 30.0,
+        setup_timeout_s: float = 60.0,
+    ) -> None:
+        if camera is not None and cameras:
+            raise ConfigError("give either camera= or cameras=, not both")
+        if overwrite and resume:
+            raise ConfigError("choose either overwrite or resume")
+        if not ring_seconds > 0:
+            raise ConfigError(f"ring_seconds must be more than 0, not {ring_seconds}")
+        if ring_slots is not None and ring_slots < MIN_SLOTS:
+            raise ConfigError(f"ring_slots must be at least {MIN_SLOTS}, not {ring_slots}")
+        self._cameras = dict(cameras or ({"camera": camera} if camera is not None else {}))
+        for name, each in self._cameras.items():
+            if not isinstance(each, Camera):
+                raise ConfigError(f"camera {name!r} is {each!r}, not a mutoscope.cameras.Camera")
+        self._sources = dict(sources or {})
+        self._workers = [item if isinstance(item, WorkerSettings) else WorkerSettings(item) for item in workers]
+        self._record = record
+        self._overwrite, self._resume, self._outlive = overwrite, resume, outlive
+        self._ring_seconds, self._ring_slots = ring_seconds, ring_slots
+        self._reserve = reserve_bytes
+        self._settings = dict(settings or {})
+        self._durability = durability
+        self._restarts = dict(restarts or {})
+        self._environment = {name: dict(variables) for name, variables in (environment or {}).items()}
+        self._limits = (hang_report_s, recorder_hang_s, setup_timeout_s)
+        self._client: ScopeClient | None = None
+        self._acquisition: control.AcquisitionEnded | None = None
+        self._acquisition_news = threading.Condition()
+        self._sources_open: dict[str, Source] = {}
+        self.path: Path | None = None
+        self.folder: Path | None = None
+        self.result: ScopeResult | None = None
+        self._last_ledger: Ledger | None = None
+        self._last_status: list[dict[str, Any]] = []
+        if not self._cameras and not self._sources and not self._workers:
+            raise ConfigError("a scope needs a camera, a source or a worker")
+
+    # -- life
+
+    def start(self) -> Self:
+        """Start the supervisor and every worker; returns when all are set up.
+
+        Raises
+        ------
+        ScopeStateError
+            If this scope runs already.
+        MutoscopeError
+            Whatever prevents the start, as the process that met it raised it. Nothing is left running.
+        """
+        if self.running:
+            raise ScopeStateError("this scope is running already")
+        self.close()
+        self.result, self._last_ledger, self._last_status, self._acquisition = None, None, [], None
+        spec = self._specification()
+        client = ScopeClient(spec)
+        client.subscribe(control.AcquisitionEnded, self._on_acquisition_ended)
+        try:
+            client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
+        except BaseException:
+            client.stop(now=True)
+            client.close()
+            raise
+        self._client = client
+        for observer in observers:
+            observer(self)
+        return self
+
+    def stop(self, *, now: bool = False) -> None:
+        """End the scope in order: cameras stop, what is in flight is stored, workers end. ``now``: at once. Twice is fine."""
+        client = self._client
+        if client is None:
+            return
+        if client.alive:
+            client.stop(now=now)
+        self.close()
+
+    def close(self) -> None:
+        """End the scope if it runs, and release everything. Twice is fine."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        code = client.close()
+        self._sources_open.clear()
+        ended = client.ended
+        if ended is None:
+            self.result = ScopeResult("supervisor_lost", [f"the supervisor ended without a last word (exit code {code})"])
+        else:
+            self.result = ScopeResult(ended.reason, ended.errors)
+            self._last_ledger, self._last_status = Ledger(ended.ledger), ended.status
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """True while the supervisor runs."""
+        return self._client is not None and self._client.alive
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the scope has ended by itself (a worker asked to quit, the disk is full, …); True if it has."""
+        client = self._client
+        return True if client is None else client.wait_ended(timeout_s)
+
+    # -- acquisition
+
+    def acquire(
+        self,
+        frames: int | None = None,
+        seconds: float | None = None,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Scope], None] | None = None,
+    ) -> AcquisitionResult:
+        """Acquire so many frames of each camera, or for so long; returns when they are stored.
+
+        Parameters
+        ----------
+        frames : int, optional
+            Frames of each camera.
+        seconds : float, optional
+            Duration instead of a number; neither: until the camera has no more (a replay), or :meth:`stop_acquisition`.
+        timeout_s : float, optional
+            Give up waiting (the acquisition goes on) with :class:`TimeoutError`.
+        on_progress : callable, optional
+            Called about ten times a second.
+
+        Raises
+        ------
+        DiskFullError
+            If the disk became full: what was acknowledged is stored, the scope ends.
+        PeerDiedError
+            If a recorder or the supervisor was lost.
+        CameraError
+            If a camera failed for good.
+        """
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"seconds must be more than 0, not {seconds}")
+        if frames is not None and seconds is not None:
+            raise ConfigError("give either frames= or seconds=, not both")
+        before = self.ledger
+        began = time.monotonic()
+        number = self.start_acquisition(frames)
+        ends = None if seconds is None else began + seconds
+        while True:
+            ended = self._next_news(number, 0.1)
+            if ended is not None:
+                break
+            if on_progress is not None:
+                on_progress(self)
+            now = time.monotonic()
+            if ends is not None and now >= ends:
+                ends = None
+                self.stop_acquisition()
+            if timeout_s is not None and now - began > timeout_s:
+                raise TimeoutError(f"the acquisition did not end within {timeout_s} s")
+        if ended.error is not None:
+            raise errors.from_record(ended.error)
+        after = self.ledger
+        for name, reason in ended.reasons.items():
+            if reason == "error":
+                raise errors.CameraError(f"{name}: {ended.messages.get(name, 'failed')}")
+        return AcquisitionResult(
+            {name: camera["produced"] - before.cameras[name]["produced"] for name, camera in after.cameras.items()},
+            {name: camera.get("stored", 0) - before.cameras[name].get("stored", 0) for name, camera in after.cameras.items()},
+            dict(ended.reasons),
+            dict(ended.messages),
+            time.monotonic() - began,
+        )
+
+    def start_acquisition(self, frames: int | None = None, *, cameras: Sequence[str] = ()) -> int:
+        """Start the cameras (all, or those named) for so many frames each, or until stopped; returns the acquisition's number."""
+        if frames is not None and frames < 1:
+            raise ConfigError(f"frames must be at least 1, not {frames}")
+        if frames is not None:
+            self._check_space(frames)
+        number: int = self._running_client().ask(control.StartAcquisition(frames=frames, streams=list(cameras)), timeout_s=60.0)
+        return number
+
+    def stop_acquisition(self) -> None:
+        """Stop the cameras; frames in flight are still stored."""
+        self._running_client().ask(control.StopAcquisition())
+
+    def wait_acquisition(self, timeout_s: float | None = None) -> bool:
+        """Wait until the acquisition has ended and everything is stored; False if it has not in time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.state.acquiring:
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            self._next_news(-1, 0.1)
+        return True
+
+    def _next_news(self, number: int, timeout_s: float) -> control.AcquisitionEnded | None:
+        with self._acquisition_news:
+            if self._acquisition is None or self._acquisition.number != number:
+                self._acquisition_news.wait(timeout_s)
+            if self._acquisition is not None and self._acquisition.number == number:
+                return self._acquisition
+        if not self.running:
+            self._raise_ended()
+        return None
+
+    def _on_acquisition_ended(self, event: control.AcquisitionEnded) -> None:
+        with self._acquisition_news:
+            self._acquisition = event
+            self._acquisition_news.notify_all()
+
+    def _raise_ended(self) -> None:
+        client = self._client
+        ended = client.ended if client is not None else None
+        if ended is None:
+            raise PeerDiedError("the supervisor is gone; the data set holds every acknowledged frame")
+        message = f"the scope ended: {ended.reason}" + "".join(f"; {problem}" for problem in ended.errors)
+        raise DiskFullError(message) if ended.reason.startswith("disk") else ScopeStateError(message)
+
+    def _check_space(self, frames: int) -> None:
+        if self.path is None:
+            return
+        need = sum(frames * int(np.prod(shape)) * dtype.itemsize for shape, dtype in map(describe, self._cameras.values()))
+        free = storage.free_bytes(self.path)
+        if need + self._reserve > free:
+            raise DiskFullError(
+                f"{frames:,} frames need {need:,} bytes, {max(0, free - self._reserve):,} are free on the disk of {self.path} "
+                f"beyond the reserve of {self._reserve:,}: take fewer frames, or free some space"
+            )
+
+    # -- the bus
+
+    def send(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
+        """Send a command to a worker; returns once it has it."""
+        self._running_client().endpoint.send(command, to=to, timeout_s=timeout_s)
+
+    def request(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> Any:
+        """Send a command to a worker and return what its handler returned; the handler's exception is raised here."""
+        return self._running_client().endpoint.request(command, to=to, timeout_s=timeout_s)
+
+    def broadcast(self, command: Command, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Send a command to every worker that handles it; returns each one's answer or exception by name."""
+        return self._running_client().endpoint.broadcast(command, timeout_s=timeout_s)
+
+    def publish(self, event: Event) -> None:
+        """Publish an event to whoever subscribed."""
+        self._running_client().endpoint.publish(event)
+
+    def subscribe(self, event: type[Event], callback: Callable[[Any], None]) -> None:
+        """Call `callback`, in a thread of the connection, with each event of this type."""
+        self._running_client().subscribe(event, callback)
+
+    # -- frames and tables in this program
+
+    def source(self, name: str) -> Source:
+        """Become the producer of a source; the same object for the same name."""
+        if name not in self._sources:
+            raise ConfigError(f"there is no source {name!r}; this scope has: {', '.join(self._sources) or 'none'}")
+        if name not in self._sources_open:
+            self._sources_open[name] = Source(self._running_client().writer(name))
+        return self._sources_open[name]
+
+    def reader(self, camera: str = "camera", *, policy: str = "latest", key: str | None = None, **options: Any) -> FrameReader:
+        """Read a camera's frames in this program; see :meth:`Worker.reader`. Close it before the scope ends."""
+        return self._running_client().reader(control.AttachReader(stream=camera, key=key or camera, policy=policy, **options))
+
+    def table_reader(self, name: str, *, start: str = "new", timeout_s: float = 10.0) -> TableReader:
+        """Read a worker's table in this program."""
+        return self._running_client().table_reader(name, start, timeout_s)
+
+    # -- looking at it
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of every frame: as it stands while the scope runs, the final one afterwards."""
+        client = self._client
+        if client is not None and client.alive:
+            try:
+                return Ledger(client.ask(control.GetLedger()))
+            except (PeerDiedError, errors.ClosedError):
+                client.wait_ended(1.0)
+        if client is not None and client.ended is not None:
+            return Ledger(client.ended.ledger)
+        if self._last_ledger is None:
+            raise ScopeStateError("this scope has no ledger: it did not start, or its supervisor was killed")
+        return self._last_ledger
+
+    def status(self) -> list[WorkerStatus]:
+        """Every worker with state, counters, restarts and last error."""
+        client = self._client
+        if client is not None and client.alive:
+            entries = client.ask(control.GetStatus())
+        else:
+            entries = client.ended.status if client is not None and client.ended is not None else self._last_status
+        names = WorkerStatus.__dataclass_fields__
+        return [WorkerStatus(**{key: value for key, value in entry.items() if key in names}) for entry in entries]
+
+    @property
+    def state(self) -> ScopeState:
+        """The shared state: acquiring, saving, folder, mode, settings."""
+        return msgspec.convert(self._running_client().ask(control.GetState()), ScopeState)
+
+    def set_state(
+        self,
+        *,
+        saving: bool | None = None,
+        folder: str | None = None,
+        mode: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Change the shared state; every worker sees it."""
+        self._running_client().ask(control.SetState(saving=saving, folder=folder, mode=mode, settings=settings))
+
+    def allow_restart(self, worker: str) -> None:
+        """Consent to the restart of a worker that can move."""
+        self._running_client().ask(control.AllowRestart(worker=worker))
+
+    @property
+    def supervisor_pid(self) -> int:
+        """The supervisor's process id."""
+        return self._running_client().supervisor_pid
+
+    def _running_client(self) -> ScopeClient:
+        if self._client is None:
+            raise ScopeStateError("this scope is not running: use it inside `with scope:`, or call scope.start() first")
+        return self._client
+
+    # -- composing
+
+    def _specification(self) -> ScopeSpec:
+        record = self._record_spec()
+        streams = [self._camera_stream(name, camera, record) for name, camera in self._cameras.items()]
+        streams += [self._source_stream(name, source, record) for name, source in self._sources.items()]
+        duplicates = {stream.info.name for stream in streams if sum(s.info.name == stream.info.name for s in streams) > 1}
+        if duplicates:
+            raise ConfigError(f"two cameras or sources have the name {sorted(duplicates)[0]!r}")
+        specs = [self._recorder(stream, record) for stream in streams if stream.recorder is not None and record is not None]
+        specs += [_worker(each) for each in self._workers]
+        specs += [
+            _worker(
+                WorkerSettings(CameraWorker, name=stream.producer),
+                {"camera": self._cameras[stream.info.name], "stream": stream.info.name},
+            )
+            for stream in streams
+            if stream.producer is not None
+        ]
+        names = [spec.name for spec in specs]
+        for name in names:
+            if names.count(name) > 1 or name in ("program", "supervisor"):
+                raise ConfigError(
+                    f"two workers have the name {name!r}: give one of them another with WorkerSettings(…, name=…)"
+                )
+        for name in (*self._environment, *self._restarts):
+            if name not in names:
+                raise ConfigError(f"there is no worker {name!r} to set something for; this scope has: {', '.join(names)}")
+        specs = [
+            msgspec.structs.replace(
+                spec, environment=self._environment.get(spec.name, {}), restart=self._restarts.get(spec.name, spec.restart)
+            )
+            for spec in specs
+        ]
+        hang_report_s, recorder_hang_s, setup_timeout_s = self._limits
+        return ScopeSpec(
+            name=self.path.name if self.path is not None else f"scope-{os.getpid()}",
+            streams=streams,
+            workers=specs,
+            record=record,
+            folder=str(self.folder) if self.folder is not None else None,
+            outlive=self._outlive,
+            sys_path=[entry or os.getcwd() for entry in sys.path],
+            settings=self._settings,
+            hang_report_s=hang_report_s,
+            recorder_hang_s=recorder_hang_s,
+            setup_timeout_s=setup_timeout_s,
+        )
+
+    def _record_spec(self) -> RecordSpec | None:
+        self.path = self.folder = None
+        if self._record is None or self._record is False:
+            return None
+        if self._record is True:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            path = Path("mutoscope-data") / stamp / "run.ome.zarr"
+        else:
+            path = Path(self._record)
+        path = path.absolute()
+        if not path.name.endswith(".zarr"):
+            raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
+        if os.path.lexists(path) and not (self._overwrite or self._resume):
+            raise DatasetExistsError(f"{path} exists already: choose another name, or say overwrite or resume")
+        for parent in path.parents:
+            if parent.is_dir():
+                break
+            if parent.exists():
+                raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
+        self.path = path
+        self.folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
+        return RecordSpec(
+            path=str(path), folder=str(self.folder), overwrite=self._overwrite, resume=self._resume, reserve_bytes=self._reserve
+        )
+
+    def _stream(
+        self, info: StreamInfo, itemsize: int, rate_hz: float, producer: str | None, record: RecordSpec | None
+    ) -> StreamSpec:
+        slot_bytes = max(1, info.shape[0] * info.shape[1] * itemsize)
+        least = max(MIN_SLOTS, RECORDER_LEASES + 2 * len(self._workers) + 8)
+        wanted = self._ring_slots or max(least, math.ceil(self._ring_seconds * rate_hz))
+        share = int(_os.available_memory() * MEMORY_SHARE / max(1, len(self._cameras) + len(self._sources)))
+        slots = wanted if self._ring_slots else max(least, min(wanted, share // slot_bytes))
+        single = len(self._cameras) + len(self._sources) == 1
+        recorder = None if record is None else ("recorder" if single else f"recorder.{info.name}")
+        return StreamSpec(info=info, slots=slots, slot_bytes=slot_bytes, producer=producer, recorder=recorder)
+
+    def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
+        shape, dtype = describe(camera)
+        rate = float(camera.rate_hz) or 30.0
+        info = StreamInfo(
+            name=name,
+            shape=shape,
+            dtype=dtype.name,
+            rate_hz=float(camera.rate_hz) or None,
+            pixel_size_um=camera.pixel_size_um,
+            settings=_plain(camera.describe()),
+        )
+        return self._stream(info, dtype.itemsize, rate, name, record)
+
+    def _source_stream(self, name: str, source: SourceSettings, record: RecordSpec | None) -> StreamSpec:
+        dtype = np.dtype(source.dtype)
+        info = StreamInfo(
+            name=name,
+            shape=(int(source.shape[0]), int(source.shape[1])),
+            dtype=dtype.name,
+            rate_hz=source.rate_hz,
+            pixel_size_um=source.pixel_size_um,
+        )
+        return self._stream(info, dtype.itemsize, source.rate_hz, None, record)
+
+    def _recorder(self, stream: StreamSpec, record: RecordSpec) -> WorkerSpec:
+        settings = {
+            "camera": stream.info.name,
+            "path": record.path,
+            "reserve_bytes": record.reserve_bytes,
+            "durability": self._durability,
+        }
+        return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
+
+
+def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> WorkerSpec:
+    kind = item.worker
+    return WorkerSpec(
+        name=item.name,
+        kind=kind.kind,
+        label=f"{kind.__module__}.{kind.__qualname__}",
+        payload=pack((kind, {**item.settings, **(settings or {})}), f"worker {item.name}"),
+        restart=item.restart,
+        moves=kind.moves,
+    )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the data set keeps them: what JSON cannot hold is saved as text."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(settings), enc_hook=str))
+    return plain

@@ -1,0 +1,142 @@
+"""A whole scope at speed: a simulated camera, a recorder, a latest-wins reader and a worker that writes a table, against a raw file write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mutoscope.app.scope import Scope
+from mutoscope.bench.harness import Bench, Report, touched
+from mutoscope.cameras import SimulatedCamera
+from mutoscope.runtime import Worker
+
+__all__ = ["Counter", "Looker", "run"]
+
+SHAPE = (512, 512)
+RATE_HZ = 1000.0
+SECONDS = 20.0
+
+
+class Looker(Worker):
+    """Looks at the newest frame, as a viewer does."""
+
+    def setup(self) -> None:
+        """Open a latest-wins reader."""
+        self.frames = self.reader("camera", policy="latest", at_most_hz=60.0)
+
+    def step(self) -> None:
+        """Touch one row of the newest frame."""
+        with self.frames.next(timeout_s=0.2) as frame:
+            int(frame.array[0].sum())
+
+
+class Counter(Worker):
+    """Writes one row of a table for each frame that it sees."""
+
+    def setup(self) -> None:
+        """Open a reader and a table."""
+        self.frames = self.reader("camera", policy="every", on_full="drop")
+        self.counts = self.table("counts", dtype=[("frame_id", "u8"), ("mean", "f8")])
+
+    def step(self) -> None:
+        """Enter the mean of one row of the next frame."""
+        with self.frames.next(timeout_s=0.2) as frame:
+            self.counts.append((frame.frame_id, float(frame.array[0].mean())))
+            self.frames.commit(frame)
+
+
+def raw_write(folder: Path, frames: int, shape: tuple[int, int] = SHAPE) -> float:
+    """Write so many frames to one plain file, without a pause; return frames a second."""
+    image = touched(shape, np.uint16)
+    path = folder / "raw.bin"
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    try:
+        began = time.perf_counter()
+        for _ in range(frames):
+            os.write(fd, image)
+        return frames / (time.perf_counter() - began)
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory in bytes that a process shares with nobody."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+def _cpu_s(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(*, quick: bool = False, folder: str | os.PathLike[str] | None = None) -> Report:
+    """Run the bench.
+
+    Parameters
+    ----------
+    quick : bool
+        A shorter run whose bounds are not judged.
+    folder : path, optional
+        Where to write; a temporary folder of the working directory otherwise. Everything there is removed at the end.
+    """
+    bench = Bench("live", timing=not quick)
+    seconds = 2.0 if quick else SECONDS
+    base = Path(tempfile.mkdtemp(prefix="mutoscope-bench-", dir=folder or os.getcwd()))
+    try:
+        _stream(bench, base, seconds)
+        _idle(bench, 1.0 if quick else 10.0)
+    finally:
+        shutil.rmtree(base)
+    return bench.report()
+
+
+def _stream(bench: Bench, base: Path, seconds: float) -> None:
+    frames = int(RATE_HZ * seconds)
+    raw_before = raw_write(base, frames // 4)
+    rate = min(RATE_HZ, raw_before)
+    camera = SimulatedCamera(shape=SHAPE, rate_hz=rate, pattern="counter")
+    with Scope(camera=camera, workers=[Looker, Counter], record=base / "run.ome.zarr", reserve_bytes=0) as scope:
+        pids = [status.pid for status in scope.status()]
+        peak: dict[int, int] = {}
+
+        def watch(_: Scope) -> None:
+            for pid in pids:
+                peak[pid] = max(peak.get(pid, 0), private_bytes(pid))
+
+        began = [_cpu_s(pid) for pid in pids]
+        result = scope.acquire(seconds=seconds, on_progress=watch)
+        cpu = sum(_cpu_s(pid) for pid in pids) - sum(began)
+        ledger = scope.ledger
+    produced, stored = result.produced["camera"], result.stored["camera"]
+    camera_account = ledger.cameras["camera"]
+    note = f"{rate:,.0f} frames/s asked for; a raw file write sustained {raw_before:,.0f}"
+    bench.figure("produced / (rate × time)", produced / (rate * seconds), at_least=0.99, exact=bench.timing, note=note)
+    bench.figure("produced and not stored", produced - stored, at_most=0, exact=True)
+    bench.figure("camera overruns", camera_account["camera_overrun"], unit="frames")
+    counter: dict[str, Any] = camera_account["consumers"]["Counter"]
+    dropped = sum(entry["count"] for entry in counter["dropped"].values())
+    bench.figure("dropped by the table-writing worker", dropped, at_most=0, exact=bench.timing)
+    looker: dict[str, Any] = camera_account["consumers"]["Looker"]
+    bench.figure("shown by the latest-wins reader", looker["shown"], unit="frames", at_least=1, exact=True)
+    bench.figure("largest private memory of a process", max(peak.values()) / 2**20, unit="MiB", at_most=300)
+    bench.figure("processor time of all processes", cpu / seconds, unit="cores")
+
+
+def _idle(bench: Bench, seconds: float) -> None:
+    with Scope(camera=SimulatedCamera(shape=SHAPE, rate_hz=100), workers=[Looker, Counter]) as scope:
+        pids = [scope.supervisor_pid, *(status.pid for status in scope.status())]
+        began, before = time.monotonic(), sum(map(_cpu_s, pids))
+        scope.wait(timeout_s=seconds)
+        used = (sum(map(_cpu_s, pids)) - before) / (time.monotonic() - began)
+        stop_began = time.monotonic()
+    bench.figure("an idle scope, all processes", 100 * used, unit="% of a core", at_most=5)
+    bench.figure("time to quit", time.monotonic() - stop_began, unit="s")

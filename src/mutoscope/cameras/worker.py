@@ -1,0 +1,188 @@
+"""The worker that runs a camera driver in a process of its own and publishes what it takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mutoscope.bus import handles
+from mutoscope.cameras.driver import Camera, SequenceStopped
+from mutoscope.frames import Slot
+from mutoscope.model import PlaneIndex
+from mutoscope.model.errors import CameraError
+from mutoscope.runtime import Restart, Worker, control
+
+__all__ = ["CameraWorker"]
+
+OPEN_RETRY_S = 0.05
+OPEN_DEADLINE_S = 20.0
+FULL_WAIT_S = 0.1
+
+
+class CameraWorker(Worker):
+    """Opens the camera in this process only, and fills ring slots in place.
+
+    Attributes
+    ----------
+    camera : Camera
+        The driver with its settings, not yet opened.
+    stream : str
+        The name of its ring.
+    """
+
+    kind = "camera"
+    restart = Restart(limit=20, within_s=60.0)
+    camera: Camera
+    stream: str
+
+    def setup(self) -> None:
+        """Open the device; one that is still busy after a crash is tried again."""
+        self._last_id = 0
+        self._running = False
+        self._stop_requested = False
+        self._slot: Slot | None = None
+        self.camera.incarnation = self._host_or_raise().incarnation - 1
+        self._open_camera()
+        self.camera.waiter = self._wait
+        self._frames = self.writer(self.stream)
+
+    def _open_camera(self) -> None:
+        deadline = time.monotonic() + OPEN_DEADLINE_S
+        pause = OPEN_RETRY_S
+        while True:
+            try:
+                self.camera.open()
+            except CameraError as error:
+                if not getattr(error, "retry", False) or time.monotonic() > deadline:
+                    raise
+                self.log.warning("%s: %s; trying again", self.stream, error)
+                time.sleep(pause)  # the device needs time; nothing else can be done meanwhile
+                pause = min(2 * pause, 1.0)
+            else:
+                return
+
+    @handles(control.StartStream, delivery="supervisor")
+    def start(self, command: control.StartStream) -> None:
+        """Take frames until ``last_id`` is published (0: until stopped)."""
+        self._last_id = command.last_id
+        self._stop_requested = False
+        self._running = True
+
+    @handles(control.StopStream, delivery="supervisor")
+    def stop(self, command: control.StopStream) -> None:
+        """Stop after the frame in hand."""
+        self._stop_requested = True
+
+    def step(self) -> None:
+        """Run one sequence, or wait for commands."""
+        if not self._running:
+            self._host_or_raise().wait_for_commands()
+            return
+        reason, message = self._sequence()
+        self._running = False
+        if self.stopping:
+            return
+        self.send(
+            control.StreamEnded(stream=self.stream, last_id=self._frames.head, reason=reason, message=message), to="supervisor"
+        )
+
+    def _sequence(self) -> tuple[str, str]:
+        host, writer, row = self._host_or_raise(), self._frames, self._host_or_raise().row
+        while True:
+            remaining = self._last_id - writer.head if self._last_id else None
+            if remaining is not None and remaining <= 0:
+                return "complete", ""
+            overruns = row.camera_overruns
+            self._last_tick = self._missed_ticks = published = 0
+            self._counted = self._seen_overruns = self.camera.counters.get("overruns", 0)
+            sequence = self.camera.start_sequence(remaining, self._buffer)
+            try:
+                for metadata in sequence:
+                    self._publish(metadata)
+                    published += 1
+                    host.serve()
+                    if self._stop_requested or self.stopping:
+                        return "stopped", ""
+                    if self._last_id and writer.head >= self._last_id:
+                        return "complete", ""
+            except SequenceStopped:
+                return "stopped", ""
+            finally:
+                self._count_overruns()
+                if self._slot is not None:
+                    self._slot.discard()
+                    self._slot = None
+                if isinstance(sequence, Generator):
+                    sequence.close()
+            if remaining is None or row.camera_overruns == overruns or published == 0:
+                return "exhausted", ""
+
+    def _wait(self, timeout_s: float) -> None:
+        """What the driver waits with: commands are handled meanwhile, and a stop ends the sequence."""
+        host = self._host_or_raise()
+        host.endpoint.pump(timeout_s)
+        host.serve()
+        if self._stop_requested or self.stopping:
+            raise SequenceStopped
+
+    def _buffer(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Give the driver a free slot; waits while a lossless reader holds them all (the ticks missed meanwhile are counted)."""
+        if self._slot is not None:
+            self._slot.discard()
+        slot = self._frames.try_claim(shape, dtype)
+        while slot is None:
+            self._host_or_raise().row.queue_full += 1
+            self._host_or_raise().serve()
+            if self._stop_requested or self.stopping:
+                raise SequenceStopped
+            slot = self._frames.claim(shape, dtype, timeout_s=FULL_WAIT_S)
+        self._slot = slot
+        return slot.array
+
+    def _publish(self, metadata: Mapping[str, Any]) -> None:
+        slot, self._slot = self._slot, None
+        if slot is None:
+            raise CameraError(f"{self.stream}: the driver gave metadata without having taken a buffer")
+        tick = int(metadata.get("tick", 0))
+        slot.tick = tick
+        slot.exposure_ms = float(metadata.get("exposure_ms", math.nan))
+        index = metadata.get("index")
+        if isinstance(index, PlaneIndex):
+            slot.index = index
+        if "user" in metadata:
+            slot.user = metadata["user"]
+        if "monotonic_ns" in metadata:
+            slot.monotonic_ns = int(metadata["monotonic_ns"])
+        if "utc_ns" in metadata:
+            slot.utc_ns = int(metadata["utc_ns"])
+        self._frames.publish(slot)
+        row = self._host_or_raise().row
+        row.progress_a += 1
+        row.last_utc_ns = time.time_ns()
+        if self._last_tick and tick > self._last_tick + 1:
+            self._missed_ticks += tick - self._last_tick - 1
+        self._last_tick = tick
+        self._count_overruns()
+
+    def _count_overruns(self) -> None:
+        """Enter exposures that never became frames: those that the driver counts, or, if that is more, the gaps in its ticks."""
+        missed = max(self.camera.counters.get("overruns", 0) - self._seen_overruns, self._missed_ticks)
+        known = self._counted - self._seen_overruns
+        if missed > known:
+            self._host_or_raise().row.camera_overruns += missed - known
+            self._counted = self._seen_overruns + missed
+
+    def teardown(self) -> None:
+        """Close the device."""
+        self.camera.close()
+
+
+def describe(camera: Camera) -> tuple[tuple[int, int], np.dtype[Any]]:
+    """Return the shape (y, x) and dtype that a camera will deliver."""
+    height, width = camera.shape
+    return (int(height), int(width)), np.dtype(camera.dtype)

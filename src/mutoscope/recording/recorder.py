@@ -1,0 +1,182 @@
+"""The worker that stores one camera's stream: every frame, in order, acknowledged only when it is written."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from mutoscope import storage
+from mutoscope.frames import Frame
+from mutoscope.model._faults import kill_point
+from mutoscope.model.errors import DiskFullError, FrameTimeoutError
+from mutoscope.runtime import Restart, Worker, control
+
+__all__ = ["RecorderWorker"]
+
+IDLE_S = 0.5
+SPACE_CHECK_S = 0.5
+LEASES = 4
+REPORT_EVERY = 256
+
+
+class RecorderWorker(Worker):
+    """Stores the frames of one camera; it holds the camera rather than lose one.
+
+    A frame's slot is given back only after the frame is written. A successor of a killed recorder goes on after the last stored
+    ``frame_id``: nothing is written twice, nothing is left out.
+
+    Attributes
+    ----------
+    camera : str
+        Whose frames.
+    path : str
+        The data set, which the supervisor created.
+    reserve_bytes : int
+        The run ends in order when the file system has less room than this.
+    durability : str
+        ``"process"`` or ``"power"``, see :mod:`mutoscope.storage`.
+    """
+
+    kind = "recorder"
+    restart = Restart(limit=20, within_s=60.0)
+    camera: str
+    path: str
+    reserve_bytes: int = 0
+    durability: str = "process"
+
+    def setup(self) -> None:
+        """Open the image of this camera, after its last stored frame, and take the reader's place."""
+        info = self.scope.cameras[self.camera]
+        self._form: tuple[tuple[int, ...], np.dtype[Any]] = (info.shape, np.dtype(info.dtype))
+        self._writer = storage.open_image_writer(
+            self.path,
+            self.camera,
+            continue_=True,
+            durability=self.durability,  # type: ignore[arg-type]
+        )
+        self._form = (self._writer.shape, np.dtype(self._writer.dtype))
+        self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
+        self._failed: str | None = None
+        self._refused: tuple[int, int, str] | None = None
+        self._next_space_check = 0.0
+
+    def step(self) -> None:
+        """Store the next frame."""
+        try:
+            frame = self._reader.next(timeout_s=IDLE_S)
+        except FrameTimeoutError:
+            self._report_refused()
+            raise
+        with frame:
+            self._take(frame)
+        if time.monotonic() > self._next_space_check:
+            self._check_space()
+
+    def _take(self, frame: Frame) -> None:
+        frame_id = frame.frame_id
+        if frame_id <= self._writer.last_frame_id:
+            self._reader.commit(frame)  # stored by a predecessor that was killed before it could say so
+            return
+        if self._failed is not None:
+            self._refuse(frame, self._failed)
+            return
+        if not self.state.saving:
+            self._refuse(frame, "saving_off")
+            return
+        self._report_refused()
+        try:
+            self._store(frame)
+        except DiskFullError as error:
+            self._failed = "disk_full"
+            self._refuse(frame, self._failed)
+            self._report_refused()
+            self.send(
+                control.RecordingFailed(
+                    stream=self.camera, reason="disk_full", message=f"frame {frame_id} was not stored: {error}"
+                ),
+                to="supervisor",
+            )
+            return
+        kill_point("recorder.stored")
+        self._reader.commit(frame)
+        kill_point("recorder.committed")
+        row = self._host_or_raise().row
+        row.progress_a += 1
+        row.progress_b = frame_id
+        row.last_utc_ns = frame.utc_ns
+
+    def _store(self, frame: Frame) -> None:
+        array = frame.array
+        if (array.shape, array.dtype) != self._form:
+            self._change_form(array)
+        self._writer.append(
+            array,
+            frame_id=frame.frame_id,
+            tick=frame.tick,
+            monotonic_ns=frame.monotonic_ns,
+            utc_ns=frame.utc_ns,
+            exposure_ms=frame.exposure_ms,
+            index=frame.index,
+        )
+
+    def _change_form(self, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+        self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
+        self._writer.close()
+        self._writer = storage.open_image_writer(
+            self.path,
+            self.camera,
+            shape=(array.shape[0], array.shape[1]),
+            dtype=array.dtype,
+            continue_=True,
+            durability=self.durability,  # type: ignore[arg-type]
+        )
+        self._form = (array.shape, array.dtype)
+
+    def _refuse(self, frame: Frame, reason: str) -> None:
+        """Note a frame that will not be stored; it is reported before its slot is given back."""
+        frame_id = frame.frame_id
+        if self._refused is not None and self._refused[2] != reason:
+            self._report_refused()
+        first = self._refused[0] if self._refused is not None else frame_id
+        self._refused = (first, frame_id, reason)
+        if frame_id - first + 1 >= min(REPORT_EVERY, self._reader.slots // 4 or 1):
+            self._report_refused()
+
+    def _report_refused(self) -> None:
+        if self._refused is None:
+            return
+        first, last, reason = self._refused
+        self._refused = None
+        self.send(control.FramesNotStored(stream=self.camera, first_id=first, last_id=last, reason=reason), to="supervisor")
+        self._reader.commit(last)
+        row = self._host_or_raise().row
+        row.drops += last - first + 1
+
+    def _check_space(self) -> None:
+        self._next_space_check = time.monotonic() + SPACE_CHECK_S
+        if self._failed is not None or self.reserve_bytes <= 0:
+            return
+        free = storage.free_bytes(self.path)
+        if free < self.reserve_bytes:
+            self._failed = "disk_reserve"
+            message = f"{free:,} bytes are free, the reserve is {self.reserve_bytes:,}: the recording ends in order"
+            self.send(control.RecordingFailed(stream=self.camera, reason="disk_reserve", message=message), to="supervisor")
+
+    def teardown(self) -> None:
+        """Store what is still in the ring (the supervisor may be gone), then close the image."""
+        while True:
+            try:
+                frame = self._reader.next(timeout_s=0.0)
+            except FrameTimeoutError:
+                break
+            with frame:
+                self._take(frame)
+        if self._host_or_raise().orphaned:
+            self._refused = None
+        self._report_refused()
+        try:
+            self._writer.close()
+        except DiskFullError as error:
+            self.log.error("%s: the image could not be closed in order: %s; mutoscope recover will", self.camera, error)
