@@ -103,7 +103,7 @@ def test_times_ticks_and_planes_are_kept(tmp_path: Path) -> None:
 
 
 def test_rows_go_on_over_chunk_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("_layout.RECORDS_PER_CHUNK", "_flat._ROWS", "writer._ROWS", "reader._ROWS"):
+    for module in ("_layout.RECORDS_PER_CHUNK", "_flat._ROWS", "writer._ROWS", "_image_reader._ROWS"):
         monkeypatch.setattr(f"mutoscope.storage.{module}", 8)
     path = tmp_path / "run.ome.zarr"
     with storage.open_writer(path, shape=(4, 4), dtype="uint16", frames_per_shard=3) as writer:

@@ -1,9 +1,8 @@
-"""The reader of one image: written frames only, live or closed."""
+"""The reader of a stream: the written frames of one camera, live or closed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,55 +10,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.model.errors import ClosedError, DatasetError
-from mutoscope.storage import _files, _flat, _layout
+from mutoscope.model.errors import DatasetError
+from mutoscope.storage import _files, _layout
+from mutoscope.storage._image_reader import ImageReader
 
 __all__ = ["FrameStreamReader"]
 
-_ROWS = _layout.RECORDS_PER_CHUNK
-
 
 class FrameStreamReader:
-    """Reads the frames of one image of a recording. Made by `open_reader`.
+    """Reads the written frames of a camera, over all images that it has in a recording. Made by `open_reader`.
 
-    It may be open while the image is written, by any process: `refresh` takes up what came since. Not thread-safe. It
-    never follows links out of the data set. It is a context manager.
+    It may be open while the stream is written, by any process: `refresh` takes up what came since. Frames of an image that
+    a change of shape began have their own shape and dtype. Not thread-safe. It never follows links out of the data set.
+    It is a context manager.
 
     Attributes
     ----------
     path : Path
-        The image's group.
-    shape : tuple of int
-        (y, x).
-    dtype : str
-        Of the pixels.
+        The recording's root.
     """
 
-    def __init__(self, root: Path, image: Path) -> None:
-        self.path = image
-        self._root = root
-        self._prefix = "" if image == root else f"{image.name}/"
-        self._pixels_fd = -1
-        self._shard = -1
-        self._closed = False
-        self._level, _ = self._read_level()
-        self.shape = self._level.shape
-        self.dtype = self._level.dtype
-        self._ids: NDArray[np.uint64] = np.empty(0, dtype="<u8")
-        self._positions: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._scanned = 0
-        self.refresh()
+    def __init__(self, root: Path, images: Callable[[], Sequence[str]]) -> None:
+        self.path = root
+        self._list = images
+        self._images: dict[str, ImageReader] = {}
+        self._starts: list[int] = []
+        self._ids: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
+        try:
+            self._take_up()
+        except BaseException:
+            self.close()
+            raise
 
-    def _read_level(self) -> tuple[_layout.Level, int]:
-        document = _files.read_document(self._root, f"{self._prefix}{_layout.LEVEL}/zarr.json")
-        return _layout.parse_level(document, str(self.path / _layout.LEVEL))
-
-    def _own(self) -> dict[str, Any]:
-        document = _files.read_document(self._root, f"{self._prefix}zarr.json")
-        own = _files.attributes_of(document, self.path).get(_layout.NAMESPACE)
-        return own if isinstance(own, dict) else {}
-
-    # ------------------------------------------------------------------ what is there
+    def _take_up(self) -> None:
+        for name in self._list():
+            if name not in self._images:
+                self._images[name] = ImageReader(self.path, self.path if name == "." else self.path / name)
+        self._starts = np.cumsum([0, *(len(image) for image in self._images.values())]).tolist()
+        ids = np.concatenate([image.ids for image in self._images.values()])
+        if np.any(ids[1:] <= ids[:-1]):
+            raise DatasetError(f"{self.path}: its images hold the same frame ids twice, so they are damaged")
+        self._ids = ids
 
     def refresh(self) -> int:
         """Take up the frames that were written since the last look; return how many.
@@ -69,70 +60,40 @@ class FrameStreamReader:
         DatasetError
             If files are missing or damaged.
         """
-        self._check_open()
-        level, declared = self._read_level()
-        if level != self._level:
-            raise DatasetError(f"{self.path}: was replaced by another data set; open it again")
-        folder = f"{self._prefix}{_layout.FRAMES}/frame_id"
-        length = _layout.parse_flat(_files.read_document(self._root, f"{folder}/zarr.json"), "frame_id", folder)
-        found = self._read_flat("frame_id", self._scanned, min(length, declared))
-        written = np.flatnonzero(found)
-        if not written.size:
-            return 0
-        ids = found[written]
-        if np.any(ids[1:] <= ids[:-1]) or (self._ids.size and ids[0] <= self._ids[-1]):
-            raise DatasetError(f"{self.path}: its frame ids do not increase, so they are damaged")
-        self._ids = np.concatenate([self._ids, ids])
-        self._positions = np.concatenate([self._positions, written + self._scanned])
-        self._scanned += int(written[-1]) + 1
-        return int(written.size)
+        before = len(self)
+        for image in self._images.values():
+            image.refresh()
+        self._take_up()
+        return len(self) - before
 
-    def _read_flat(self, name: str, first: int, last: int) -> NDArray[Any]:
-        """Return the values of a flat array from `first` up to, not with, `last`; a missing chunk has the fill value."""
-        dtype, fill = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
-        kind = np.dtype(dtype).newbyteorder("<")
-        folder = f"{self._prefix}{_layout.FRAMES}/{name}"
-        parts: list[NDArray[Any]] = []
-        chunks = set(_flat.chunk_numbers(self._root / folder))
-        last = min(last, (max(chunks, default=-1) + 1) * _ROWS)
-        for chunk in range(first // _ROWS, -(-last // _ROWS) if last > first else 0):
-            begin, end = max(first, chunk * _ROWS), min(last, (chunk + 1) * _ROWS)
-            if chunk not in chunks:
-                parts.append(np.full(end - begin, float("nan") if fill == "NaN" else fill, dtype=kind))
-                continue
-            fd = _files.open_inside(self._root, f"{folder}/c/{chunk}")
-            try:
-                wanted = (end - begin) * kind.itemsize
-                data = os.pread(fd, wanted, (begin - chunk * _ROWS) * kind.itemsize)
-            finally:
-                os.close(fd)
-            if len(data) != wanted:
-                raise DatasetError(f"{self._root / folder}/c/{chunk}: is shorter than its {_ROWS} values")
-            parts.append(np.frombuffer(data, dtype=kind))
-        return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image groups that it reads, oldest first; ``"."`` is the root."""
+        return tuple(self._images)
 
-    def _column(self, name: str) -> NDArray[Any]:
-        self._check_open()
-        if not self._positions.size:
-            dtype, _ = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
-            return np.empty(0, dtype=dtype)
-        values = self._read_flat(name, 0, int(self._positions[-1]) + 1)
-        if values.size <= self._positions[-1]:
-            raise DatasetError(f"{self.path / _layout.FRAMES / name}: has fewer values than there are frames")
-        return values[self._positions]
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of the frames of the newest image."""
+        return self._newest.shape
+
+    @property
+    def dtype(self) -> str:
+        """The data type of the frames of the newest image."""
+        return self._newest.dtype
+
+    @property
+    def _newest(self) -> ImageReader:
+        return list(self._images.values())[-1]
 
     def __len__(self) -> int:
         return int(self._ids.size)
+
+    # ------------------------------------------------------------------ one value a frame
 
     @property
     def frame_ids(self) -> NDArray[np.uint64]:
         """Ids of the frames, ascending; a copy."""
         return self._ids.copy()
-
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """Places of the frames along t of the array; 0, 1, 2, … unless a power cut left holes."""
-        return self._positions.copy()
 
     @property
     def monotonic_ns(self) -> NDArray[np.int64]:
@@ -154,44 +115,29 @@ class FrameStreamReader:
         """Exposure times; nan is unknown."""
         return self._column("exposure_ms")
 
+    def _column(self, name: str) -> NDArray[Any]:
+        return np.concatenate([image.column(name) for image in self._images.values()])
+
     def planes(self) -> dict[str, NDArray[np.int32]] | None:
         """Return t, c, z and position of the frames (-1: unknown), None if none had any."""
-        if not (self.path / _layout.FRAMES / "t" / "zarr.json").is_file():
+        if not any(image.has_planes for image in self._images.values()):
             return None
-        return {name: self._column(name) for name in _layout.PLANE_ARRAYS}
+        return {
+            name: np.concatenate([_plane_column(image, name) for image in self._images.values()])
+            for name in _layout.PLANE_ARRAYS
+        }
 
     def gaps(self) -> list[tuple[int, int]]:
         """Return (first missing id, how many) for each gap between the first and the last stored id."""
         steps = np.diff(self._ids)
         return [(int(self._ids[k]) + 1, int(steps[k]) - 1) for k in np.flatnonzero(steps > 1)]
 
-    @property
-    def ledger(self) -> dict[str, Any] | None:
-        """The account of frames saved with this image, else that of the recording, else None."""
-        self._check_open()
-        for own in (self._own(), self._root_own()):
-            if isinstance(own.get("ledger"), dict):
-                return dict(own["ledger"])
-        return None
-
-    def _root_own(self) -> dict[str, Any]:
-        own = _files.attributes_of(_files.read_document(self._root, "zarr.json"), self._root).get(_layout.NAMESPACE)
-        return own if isinstance(own, dict) else {}
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What Mutoscope saved with the image: camera, state, pixel size, settings, …"""
-        self._check_open()
-        return self._own()
-
     # ------------------------------------------------------------------ pixels
 
     def __getitem__(self, number: int) -> NDArray[Any]:
         """Return a frame as a new array (y, x); `number` counts written frames, negative from the end."""
-        size = len(self)
-        if not -size <= number < size:
-            raise IndexError(f"frame {number} of {size}")
-        return self._read(int(self._positions[number]))
+        image, place = self._locate(number)
+        return self._images[image].read(place)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for number in range(len(self)):
@@ -209,44 +155,46 @@ class FrameStreamReader:
                 return number
         raise KeyError(frame_id)
 
-    def _read(self, position: int) -> NDArray[Any]:
-        self._check_open()
-        level = self._level
-        shard, slot = divmod(position, level.frames_per_shard)
-        if shard != self._shard:
-            fd = _files.open_inside(self._root, f"{self._prefix}{_layout.LEVEL}/c/{shard}/0/0")
-            if self._pixels_fd >= 0:
-                os.close(self._pixels_fd)
-            self._pixels_fd, self._shard = fd, shard
-        offset = slot * level.frame_bytes
-        where = f"{self.path / _layout.LEVEL}/c/{shard}/0/0"
-        if os.fstat(self._pixels_fd).st_size < offset + level.frame_bytes:
-            raise DatasetError(f"{where}: is too short for frame {slot} of it")
-        array = np.empty(level.shape, dtype=level.numpy_dtype)
-        view = array.data.cast("B")
-        done = 0
-        while done < level.frame_bytes:
-            got = os.preadv(self._pixels_fd, [view[done:]], offset + done)
-            if got == 0:
-                raise DatasetError(f"{where}: is too short for frame {slot} of it")
-            done += got
-        return array
+    def position_of(self, number: int) -> tuple[str, int]:
+        """Return the image group of a frame and its place along t there."""
+        image, place = self._locate(number)
+        return image, int(self._images[image].positions[place])
 
-    # ------------------------------------------------------------------ the end
+    def _locate(self, number: int) -> tuple[str, int]:
+        size = len(self)
+        if not -size <= number < size:
+            raise IndexError(f"frame {number} of {size}")
+        number %= size
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return list(self._images)[part], number - self._starts[part]
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"{self.path}: this reader is closed")
+    # ------------------------------------------------------------------ the rest
+
+    @property
+    def ledger(self) -> dict[str, Any] | None:
+        """The account of frames saved with the recording, or else with its newest image; None if there is none."""
+        root = _files.attributes_of(_files.read_document(self.path, "zarr.json"), self.path).get(_layout.NAMESPACE)
+        for own in (root, self.attributes):
+            if isinstance(own, dict) and isinstance(own.get("ledger"), dict):
+                return dict(own["ledger"])
+        return None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What Mutoscope saved with the newest image: camera, state, pixel size, …"""
+        return self._newest.attributes
 
     def close(self) -> None:
         """Close the files; twice is fine."""
-        self._closed = True
-        if self._pixels_fd >= 0:
-            os.close(self._pixels_fd)
-            self._pixels_fd = -1
+        for image in self._images.values():
+            image.close()
 
     def __enter__(self) -> FrameStreamReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _plane_column(image: ImageReader, name: str) -> NDArray[np.int32]:
+    return image.column(name) if image.has_planes else np.full(len(image), -1, dtype=np.int32)

@@ -21,6 +21,16 @@ from mutoscope.storage.writer import Durability, FrameStreamWriter
 __all__ = ["CameraLayout", "Recording", "create_recording", "open_image_writer", "write_attributes"]
 
 _ROOT_IMAGE = "."
+_REFUSALS = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,14 @@ class Recording:
         """Camera → its newest image group."""
         newest: dict[str, tuple[int, str]] = {}
         for name in self.images:
-            camera, segment = self._identity(name)
+            camera, segment = self.identity(name)
             if camera not in newest or segment > newest[camera][0]:
                 newest[camera] = (segment, name)
         return {camera: name for camera, (_, name) in newest.items()}
 
     def images_of(self, camera: str) -> list[str]:
         """Return the camera's image groups, oldest first."""
-        found = sorted((segment, name) for name in self.images for own, segment in [self._identity(name)] if own == camera)
+        found = sorted((segment, name) for name in self.images for own, segment in [self.identity(name)] if own == camera)
         return [name for _, name in found]
 
     def last_frame_id(self, camera: str) -> int:
@@ -93,7 +103,8 @@ class Recording:
         """Return the folder of one of `images`."""
         return self.path if image == _ROOT_IMAGE else self.path / image
 
-    def _identity(self, image: str) -> tuple[str, int]:
+    def identity(self, image: str) -> tuple[str, int]:
+        """Return the camera of one of `images`, and which of its images it is, from 0."""
         if image != _ROOT_IMAGE:
             split = _layout.split_image_name(image)
             assert split is not None, image
@@ -216,9 +227,9 @@ def create_recording(
         try:
             _replace.make_folder(root, build, replace=taken)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if os.path.lexists(root) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise DatasetExistsError(f"{root}: was made by another process at this moment") from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EBUSY, errno.ENAMETOOLONG):
+            if error.errno in _REFUSALS:
                 raise ConfigError(f"{root}: cannot be made ({error.strerror})") from error
             raise
     return find_recording(root)
@@ -305,7 +316,7 @@ def _add_image(recording: Recording, camera: str, layout: CameraLayout, level: _
 
 
 def _segment_of(recording: Recording, image: str) -> int:
-    return recording._identity(image)[1]
+    return recording.identity(image)[1]
 
 
 def _list_images(recording: Recording, new: list[str]) -> None:

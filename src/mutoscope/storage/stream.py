@@ -14,7 +14,7 @@ from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _files, _layout
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
-from mutoscope.storage.writer import Durability, FrameStreamWriter
+from mutoscope.storage.writer import Durability, FrameStreamWriter, check_durability
 
 __all__ = ["info", "open_reader", "open_writer"]
 
@@ -87,6 +87,7 @@ def open_writer(
     (1, 24)
     """
     _check_backend(Path(path), backend)
+    check_durability(durability)
     layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard)
     recording = create_recording(path, {name: layout}, overwrite=overwrite, resume=resume, attributes=attributes)
     return open_image_writer(recording, name, durability=durability)
@@ -102,15 +103,15 @@ def _check_backend(path: Path, backend: str | None) -> None:
 
 
 def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> FrameStreamReader:
-    """Open one image of a recording for reading, while it is written or later.
+    """Open the stream of one camera for reading, while it is written or later.
 
     Parameters
     ----------
     path : path
         Of the recording's root.
     camera : str, optional
-        Which one, if there are several; ``"<camera>.1"``, … for the images that a change of shape or a resumed run made.
-        A plain camera name means its first image.
+        Which one, if there are several; all its images are read as one stream. ``"<camera>.0"``, ``"<camera>.1"``, … is
+        one of the images that changes of shape and resumed runs make.
 
     Raises
     ------
@@ -127,11 +128,14 @@ def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> Fram
         if len(cameras) > 1:
             raise ConfigError(f"{recording.path}: has several cameras, name one: {', '.join(cameras)}")
         camera = next(iter(cameras))
-    image = recording.images_of(camera)[0] if camera in cameras else camera
-    if image not in recording.images:
-        known = [*cameras, *(name for name in recording.images if "." in name and name != ".")]
-        raise ConfigError(f"{recording.path}: has no camera {camera!r}; it has {', '.join(known)}")
-    return FrameStreamReader(recording.path, recording.folder(image))
+    wanted = camera
+    if wanted in cameras:
+        return FrameStreamReader(recording.path, lambda: find_recording(path).images_of(wanted))
+    name, _, segment = wanted.rpartition(".")
+    found = [image for image in recording.images_of(name) if str(recording.identity(image)[1]) == segment]
+    if not found:
+        raise ConfigError(f"{recording.path}: has no camera {wanted!r}; it has {', '.join(cameras)}")
+    return FrameStreamReader(recording.path, lambda: found)
 
 
 def info(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     recording = find_recording(path)
     root = _files.attributes_of(_files.read_document(recording.path, "zarr.json"), recording.path)[_layout.NAMESPACE]
-    images = [_image_info(recording.path, recording.folder(name), name) for name in recording.images]
+    images = [_image_info(recording.path, name) for name in recording.images]
     return {
         "path": str(recording.path),
         "layout": root["layout"],
@@ -166,8 +170,8 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _image_info(root: Path, folder: Path, name: str) -> dict[str, Any]:
-    with FrameStreamReader(root, folder) as reader:
+def _image_info(root: Path, name: str) -> dict[str, Any]:
+    with FrameStreamReader(root, lambda: [name]) as reader:
         own = reader.attributes
         ids, monotonic, utc = reader.frame_ids, reader.monotonic_ns, reader.utc_ns
         known = utc[utc != 0]

@@ -30,8 +30,8 @@ _RECORD = struct.Struct("<QqqdQ")  # tick, monotonic_ns, utc_ns, exposure_ms, fr
 _PLANE = struct.Struct("<4i")
 
 
-def _pack_plane(index: Any) -> bytes:
-    """Return t, c, z, position as stored; -1 is unknown."""
+def _pack_plane(index: Any) -> bytes | None:
+    """Return t, c, z, position as stored, -1 for unknown; None if all are."""
     names = _layout.PLANE_ARRAYS
     if isinstance(index, Mapping):
         unknown = sorted(str(name) for name in index if name not in names)
@@ -40,10 +40,17 @@ def _pack_plane(index: Any) -> bytes:
         values = [index.get(name) for name in names]
     else:
         values = [getattr(index, name) for name in names]
-    return _PLANE.pack(*(-1 if value is None else value for value in values))
+    plane = _PLANE.pack(*(-1 if value is None else value for value in values))
+    return None if plane == _UNKNOWN_PLANE else plane
 
 
 _UNKNOWN_PLANE = _PLANE.pack(-1, -1, -1, -1)
+
+
+def check_durability(durability: str) -> None:
+    """Raise ConfigError unless it is one that there is."""
+    if durability not in ("process", "power"):
+        raise ConfigError(f"durability is 'process' or 'power', not {durability!r}")
 
 
 class Receipt:
@@ -119,8 +126,7 @@ class FrameStreamWriter:
     """
 
     def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process") -> None:
-        if durability not in ("process", "power"):
-            raise ConfigError(f"durability is 'process' or 'power', not {durability!r}")
+        check_durability(durability)
         self.path = image
         self._level_folder = image / _layout.LEVEL
         self._frames_folder = image / _layout.FRAMES

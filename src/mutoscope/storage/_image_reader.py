@@ -1,0 +1,182 @@
+"""The reading of one image: written frames only, live or closed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mutoscope.model.errors import ClosedError, DatasetError
+from mutoscope.storage import _files, _flat, _layout
+
+__all__ = ["ImageReader"]
+
+_ROWS = _layout.RECORDS_PER_CHUNK
+
+
+class ImageReader:
+    """Reads one image of a recording. It never follows links out of the data set.
+
+    Parameters
+    ----------
+    root : Path
+        The recording.
+    image : Path
+        The image's group: `root` or a folder in it.
+    """
+
+    def __init__(self, root: Path, image: Path) -> None:
+        self.path = image
+        self._root = root
+        self._prefix = "" if image == root else f"{image.name}/"
+        self._pixels_fd = -1
+        self._shard = -1
+        self._closed = False
+        self._level, _ = self._read_level()
+        self.shape = self._level.shape
+        self.dtype = self._level.dtype
+        self._ids: NDArray[np.uint64] = np.empty(0, dtype="<u8")
+        self._positions: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._scanned = 0
+        self.refresh()
+
+    def _read_level(self) -> tuple[_layout.Level, int]:
+        document = _files.read_document(self._root, f"{self._prefix}{_layout.LEVEL}/zarr.json")
+        return _layout.parse_level(document, str(self.path / _layout.LEVEL))
+
+    def _own(self) -> dict[str, Any]:
+        document = _files.read_document(self._root, f"{self._prefix}zarr.json")
+        own = _files.attributes_of(document, self.path).get(_layout.NAMESPACE)
+        return own if isinstance(own, dict) else {}
+
+    # ------------------------------------------------------------------ what is there
+
+    def refresh(self) -> int:
+        """Take up the frames that were written since the last look; return how many.
+
+        Raises
+        ------
+        DatasetError
+            If files are missing or damaged.
+        """
+        self._check_open()
+        level, declared = self._read_level()
+        if level != self._level:
+            raise DatasetError(f"{self.path}: was replaced by another data set; open it again")
+        folder = f"{self._prefix}{_layout.FRAMES}/frame_id"
+        length = _layout.parse_flat(_files.read_document(self._root, f"{folder}/zarr.json"), "frame_id", folder)
+        found = self._read_flat("frame_id", self._scanned, min(length, declared))
+        written = np.flatnonzero(found)
+        if not written.size:
+            return 0
+        ids = found[written]
+        if np.any(ids[1:] <= ids[:-1]) or (self._ids.size and ids[0] <= self._ids[-1]):
+            raise DatasetError(f"{self.path}: its frame ids do not increase, so they are damaged")
+        self._ids = np.concatenate([self._ids, ids])
+        self._positions = np.concatenate([self._positions, written + self._scanned])
+        self._scanned += int(written[-1]) + 1
+        return int(written.size)
+
+    def _read_flat(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """Return the values of a flat array from `first` up to, not with, `last`; a missing chunk has the fill value."""
+        dtype, fill = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
+        kind = np.dtype(dtype).newbyteorder("<")
+        folder = f"{self._prefix}{_layout.FRAMES}/{name}"
+        parts: list[NDArray[Any]] = []
+        chunks = set(_flat.chunk_numbers(self._root / folder))
+        last = min(last, (max(chunks, default=-1) + 1) * _ROWS)
+        for chunk in range(first // _ROWS, -(-last // _ROWS) if last > first else 0):
+            begin, end = max(first, chunk * _ROWS), min(last, (chunk + 1) * _ROWS)
+            if chunk not in chunks:
+                parts.append(np.full(end - begin, float("nan") if fill == "NaN" else fill, dtype=kind))
+                continue
+            fd = _files.open_inside(self._root, f"{folder}/c/{chunk}")
+            try:
+                wanted = (end - begin) * kind.itemsize
+                data = os.pread(fd, wanted, (begin - chunk * _ROWS) * kind.itemsize)
+            finally:
+                os.close(fd)
+            if len(data) != wanted:
+                raise DatasetError(f"{self._root / folder}/c/{chunk}: is shorter than its {_ROWS} values")
+            parts.append(np.frombuffer(data, dtype=kind))
+        return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return the values of a flat array for the written frames."""
+        self._check_open()
+        if not self._positions.size:
+            dtype, _ = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
+            return np.empty(0, dtype=dtype)
+        values = self._read_flat(name, 0, int(self._positions[-1]) + 1)
+        if values.size <= self._positions[-1]:
+            raise DatasetError(f"{self.path / _layout.FRAMES / name}: has fewer values than there are frames")
+        return values[self._positions]
+
+    def __len__(self) -> int:
+        return int(self._ids.size)
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """Ids of the written frames, ascending."""
+        return self._ids
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Places of the written frames along t of the array; 0, 1, 2, … unless a power cut left holes."""
+        return self._positions
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether any frame of it had a plane index."""
+        return (self.path / _layout.FRAMES / "t" / "zarr.json").is_file()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What Mutoscope saved with the image: camera, state, pixel size, settings, …"""
+        self._check_open()
+        return self._own()
+
+    # ------------------------------------------------------------------ pixels
+
+    def read(self, number: int) -> NDArray[Any]:
+        """Return the `number`-th written frame as a new array."""
+        return self._read(int(self._positions[number]))
+
+    def _read(self, position: int) -> NDArray[Any]:
+        self._check_open()
+        level = self._level
+        shard, slot = divmod(position, level.frames_per_shard)
+        if shard != self._shard:
+            fd = _files.open_inside(self._root, f"{self._prefix}{_layout.LEVEL}/c/{shard}/0/0")
+            if self._pixels_fd >= 0:
+                os.close(self._pixels_fd)
+            self._pixels_fd, self._shard = fd, shard
+        offset = slot * level.frame_bytes
+        where = f"{self.path / _layout.LEVEL}/c/{shard}/0/0"
+        if os.fstat(self._pixels_fd).st_size < offset + level.frame_bytes:
+            raise DatasetError(f"{where}: is too short for frame {slot} of it")
+        array = np.empty(level.shape, dtype=level.numpy_dtype)
+        view = array.data.cast("B")
+        done = 0
+        while done < level.frame_bytes:
+            got = os.preadv(self._pixels_fd, [view[done:]], offset + done)
+            if got == 0:
+                raise DatasetError(f"{where}: is too short for frame {slot} of it")
+            done += got
+        return array
+
+    # ------------------------------------------------------------------ the end
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path}: this reader is closed")
+
+    def close(self) -> None:
+        """Close the files; twice is fine."""
+        self._closed = True
+        if self._pixels_fd >= 0:
+            os.close(self._pixels_fd)
+            self._pixels_fd = -1
