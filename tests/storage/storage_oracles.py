@@ -1,4 +1,4 @@
-"""What the tests of storage share: frames that their id determines, and independent readers to judge by."""
+"""What the tests of storage share: independent readers to judge by."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ import numpy as np
 import tensorstore
 import zarr
 import zarrs  # noqa: F401  registers its codec pipeline
-
-
-def frame_of(frame_id: int, shape: tuple[int, int] = (24, 40), dtype: str = "uint16") -> np.ndarray:
-    """Return the frame that belongs to an id: no two ids give the same one."""
-    rng = np.random.default_rng(frame_id)
-    raw = rng.integers(1, 255, size=(*shape, np.dtype(dtype).itemsize), dtype=np.uint8)
-    if dtype.startswith("float"):
-        return rng.normal(size=shape).astype(dtype)
-    return raw.view(dtype)[..., 0]
+from storage_oracles_frames import frame_of
 
 
 def zarr_ids(image: Path) -> np.ndarray:
@@ -61,3 +53,6 @@ def assert_exact(image: Path, ids: list[int], readers: tuple[str, ...] = ("zarr-
         found = READERS[reader](image, len(ids))
         assert found.dtype == expected.dtype
         assert found.tobytes() == expected.tobytes(), reader
+
+
+__all__ = ["READERS", "assert_exact", "frame_of", "tensorstore_frames", "zarr_frames", "zarr_ids", "zarrs_frames"]

@@ -1,0 +1,59 @@
+"""A writer that a test ends with SIGKILL: prints one line for every frame that is acknowledged, after it is.
+
+python storage_child.py PATH (scenario|stream)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from storage_oracles_frames import FAST, frame_of
+
+from mutoscope import storage
+from mutoscope.storage import FrameStreamWriter
+
+
+def say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+def append(writer: FrameStreamWriter, frames: int) -> None:
+    name = "." if (writer.path / "zarr.json").is_file() and not writer.path.name.startswith("camera") else writer.path.name
+    for _ in range(frames):
+        frame_id = writer.last_frame_id + 1 + (writer.last_frame_id % 7 == 6)  # some ids are missing
+        receipt = writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id})
+        say(f"{name} {receipt.position} {receipt.frame_id}")
+
+
+def scenario(path: str) -> None:
+    """Everything that a recorder may go through."""
+    recording = storage.create_recording(path, {"camera": FAST}, overwrite=True)
+    say("created")
+    with storage.open_image_writer(recording, "camera") as writer:
+        append(writer, 18)
+    with storage.open_image_writer(recording, "camera", continue_=True) as writer:
+        append(writer, 3)
+    with storage.open_image_writer(recording, "camera", shape=(9, 31), dtype="float32") as writer:
+        append(writer, 6)
+    storage.write_attributes(path, {"ledger": {"produced": 27}})
+    say("resuming")
+    recording = storage.create_recording(path, {"camera": FAST}, resume=True)
+    with storage.open_image_writer(recording, "camera") as writer:
+        append(writer, 6)
+    say("done")
+
+
+def stream(path: str) -> None:
+    """Go on for ever behind what is there, as a restarted recorder does."""
+    if not Path(path).exists():
+        storage.create_recording(path, {"camera": FAST})
+    with storage.open_image_writer(path, "camera", continue_=True) as writer:
+        say("ready")
+        while True:
+            append(writer, 1)
+
+
+if __name__ == "__main__":
+    {"scenario": scenario, "stream": stream}[sys.argv[2]](sys.argv[1])

@@ -1,0 +1,18 @@
+"""Frames that their id determines: no two ids give the same one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mutoscope.storage import CameraLayout
+
+FAST = CameraLayout((24, 40), "uint16", frames_per_shard=4)
+
+
+def frame_of(frame_id: int, shape: tuple[int, int] = (24, 40), dtype: str = "uint16") -> np.ndarray:
+    """Return the frame that belongs to an id."""
+    rng = np.random.default_rng(frame_id)
+    if dtype.startswith("float"):
+        return rng.normal(size=shape).astype(dtype)
+    raw = rng.integers(1, 255, size=(*shape, np.dtype(dtype).itemsize), dtype=np.uint8)
+    return raw.view(dtype)[..., 0]

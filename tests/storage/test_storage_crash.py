@@ -1,0 +1,162 @@
+"""SIGKILL of the writer at every named point and at random: what was acknowledged is exact in zarr-python, before any repair."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from storage_oracles import READERS, frame_of, zarr_ids
+from storage_oracles_frames import FAST
+
+import mutoscope.storage
+from mutoscope import storage
+from mutoscope.model._faults import VARIABLE
+
+CHILD = Path(__file__).with_name("storage_child.py")
+SOURCES = Path(mutoscope.storage.__file__).parent
+POINTS = sorted({point for p in SOURCES.glob("*.py") for point in re.findall(r'kill_point\("([^"]+)"\)', p.read_text())})
+LATER = {
+    "storage.append.pixels_written": (6, 20),
+    "storage.document.written": (2, 5, 9, 14, 20, 26),
+    "storage.grow.declared": (3,),
+}
+CASES = [(point, nth) for point in POINTS for nth in (1, *LATER.get(point, ()))]
+RANDOM_KILLS = 24
+
+
+def acknowledged(output: bytes) -> dict[str, dict[int, int]]:
+    """Image → position → frame_id of every line that was printed whole."""
+    found: dict[str, dict[int, int]] = {}
+    for line in output.decode().split("\n")[:-1]:
+        words = line.split()
+        if len(words) == 3:
+            found.setdefault(words[0], {})[int(words[1])] = int(words[2])
+    return found
+
+
+def check(path: Path, acks: dict[str, dict[int, int]], reader: str = "zarr-python") -> dict[str, int]:
+    """Judge a data set by what an independent reader finds in it; return image → frames that are written."""
+    images = [name for name in [".", "camera.1", "camera.2", "camera.3"] if (path / name / "0").is_dir()]
+    assert set(acks) <= set(images)
+    written = {}
+    for name in images:
+        image = path / name
+        ids = zarr_ids(image)
+        count = int(np.count_nonzero(ids))
+        assert not ids[count:].any(), "unwritten frames are marked so, and stand at the end"
+        assert np.all(np.diff(ids[:count].astype(np.int64)) > 0), "no duplicates"
+        level = zarr.open_group(image, mode="r")["0"]
+        assert count <= level.shape[0] <= count + FAST.frames_per_shard
+        assert level.shape[0] <= ids.size
+        own = acks.get(name, {})
+        assert sorted(own) == list(range(min(own, default=0), max(own, default=-1) + 1))
+        assert all(ids[position] == frame_id for position, frame_id in own.items())
+        assert max(own, default=-1) < count <= max(own, default=-1) + 2 or not own
+        if count:
+            pixels = READERS[reader](image, count)
+            expected = [frame_of(int(i), level.shape[1:], str(level.dtype)) for i in ids[:count]]
+            assert pixels.tobytes() == np.stack(expected).tobytes()
+            planes = zarr.open_group(image, mode="r")["frames/t"][:count]
+            assert planes.tolist() == ids[:count].tolist()
+        written[name] = count
+    return written
+
+
+def run_child(path: Path, *, point: str | None = None) -> tuple[int, bytes]:
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if point:
+        environment[VARIABLE] = point
+    done = subprocess.run(
+        [sys.executable, CHILD, path, "scenario"], env=environment, stdout=subprocess.PIPE, timeout=60, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_every_named_point_is_known() -> None:
+    assert len(POINTS) >= 20
+
+
+@pytest.mark.parametrize(("point", "nth"), CASES)
+def test_killed_at_a_named_point(tmp_path: Path, point: str, nth: int) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with storage.open_writer(path, shape=(3, 3), dtype="uint8") as old:
+        old.append(np.ones((3, 3), "uint8"))
+    code, output = run_child(path, point=f"{point}:{nth}")
+    assert code == -signal.SIGKILL, f"{point}:{nth} was not reached"
+    if b"created" in output:
+        before = check(path, acknowledged(output))
+        report = storage.recover(path)
+        assert {image.image: image.frames for image in report.images} == before
+        assert check(path, acknowledged(output), "tensorstore") == before
+        assert all(zarr.open_group(path / n)["0"].shape[0] == count for n, count in before.items())
+        assert all(zarr.open_group(path / n)["frames/frame_id"].shape[0] == count for n, count in before.items())
+        assert not storage.recover(path).changed
+        assert not list(path.rglob("*.part"))
+        last = storage.info(path)["images"][-1]
+        with storage.open_image_writer(path, "camera", continue_=True) as writer:
+            frame_id = writer.last_frame_id + 1
+            assert frame_id > max((i for own in acknowledged(output).values() for i in own.values()), default=0)
+            writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id})
+        assert check(path, acknowledged(output)) == {**before, last["image"]: last["frames"] + 1}
+    else:  # killed while the data set was being made: the old one, none, or the new one is there
+        assert not path.exists() or storage.info(path)["frames"] in (0, 1)
+    code, output = run_child(path)
+    assert (code, output.split()[-1]) == (0, b"done")
+    check(path, acknowledged(output), "zarrs")
+    assert storage.info(path)["complete"] is True
+
+
+def test_killed_at_random_and_gone_on_with(tmp_path: Path) -> None:
+    seed = int(os.environ.get("MUTOSCOPE_SEED", time.time_ns() % 2**32))
+    print(f"seed {seed}: repeat with MUTOSCOPE_SEED={seed}")
+    rng = random.Random(seed)
+    path = tmp_path / "run.ome.zarr"
+    acks: dict[int, int] = {}
+    for kill in range(RANDOM_KILLS):
+        child = subprocess.Popen([sys.executable, CHILD, path, "stream"], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        head = child.stdout.readline()
+        assert head == b"ready\n"
+        for _ in range(rng.randrange(12)):  # reading paces the kill: after some acknowledgements, at any instant then
+            head += child.stdout.readline()
+        deadline = time.monotonic() + rng.random() * 0.002
+        while time.monotonic() < deadline:
+            pass
+        child.kill()
+        rest = child.stdout.read()
+        child.stdout.close()
+        assert child.wait() == -signal.SIGKILL
+        new = acknowledged(head + rest).get(".", {})
+        assert not set(new) & set(acks), f"seed {seed}: a position was acknowledged twice"
+        acks.update(new)
+        check(path, {".": acks}, tuple(READERS)[kill % 3])
+        if kill % 5 == 4:
+            storage.recover(path)
+            check(path, {".": acks})
+    assert len(acks) > RANDOM_KILLS
+
+
+def test_left_over_folders_of_a_killed_maker_are_removed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, CHILD, tmp_path / "run.ome.zarr", "scenario"],
+        env={**os.environ, VARIABLE: "storage.create.built"},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    storage.create_recording(tmp_path / "run.ome.zarr", {"camera": FAST})
+    assert left.exists(), "one that may still be in the making is left alone"
+    os.utime(left, (time.time() - 3600, time.time() - 3600))
+    storage.create_recording(tmp_path / "run.ome.zarr", {"camera": FAST}, overwrite=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.ome.zarr"]
