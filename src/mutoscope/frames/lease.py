@@ -98,7 +98,8 @@ class Frame:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the pixels."""
-        return np.dtype(self._field(7).rstrip(b"\0").decode())
+        dtype: np.dtype[Any] = np.dtype(self._field(7).rstrip(b"\0").decode())
+        return dtype
 
     @property
     def index(self) -> PlaneIndex:

@@ -13,7 +13,6 @@ from multiprocessing.reduction import DupFd
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-
 from mutoscope.frames import _process
 from mutoscope.frames import _ring_native as native
 from mutoscope.frames._segments import Segment, check_kind, close_all
@@ -43,13 +42,14 @@ class _Link:
     def __init__(self, meta: Mapping[str, Any], fds: list[int]) -> None:
         self.fds = fds
         self.closing = False
-        self.control = Segment(fds[0], meta["control_bytes"], writable=True)
-        if native.check_control(self.control.address, meta["control_bytes"]) != native.OK:
+        control = Segment(fds[0], meta["control_bytes"], writable=True)
+        self.control: Segment | None = control
+        if native.check_control(control.address, meta["control_bytes"]) != native.OK:
             raise ConfigError(f"the segment of ring {meta['ring']!r} is of another version of Mutoscope")
-        self.data = Segment(fds[1], meta["data_bytes"], writable=False)
+        self.data: Segment | None = Segment(fds[1], meta["data_bytes"], writable=False)
         rate: float | None = meta["at_most_hz"]
         self.context: int | None = native.reader_open(
-            self.control.address, meta["row"], os.getpid(), native.descriptors(fds[2:]), round(1e9 / rate) if rate else 0
+            control.address, meta["row"], os.getpid(), native.descriptors(fds[2:]), round(1e9 / rate) if rate else 0
         )
         if not self.context:
             raise MemoryError("no memory for a reader of the frame ring")
@@ -76,10 +76,14 @@ class _Link:
         native.reader_look(self.context, numbers)
         if numbers[5]:
             return
-        native.reader_free(self.context)
-        self.context = None
-        self.unpins, self.refs = [], []
+        self.end()
         close_all(self.fds)
+
+    def end(self) -> None:
+        """Unmap."""
+        native.reader_free(self.context)
+        self.context = self.control = self.data = None
+        self.unpins, self.refs = [], []
 
 
 class FrameReader:
@@ -113,6 +117,7 @@ class FrameReader:
         self._given = False
         self._waiting = False
         self._on_give: Callable[[int, Any], None] | None = None
+        self._on_close: Callable[[FrameReader], None] | None = None
         self._callback: Callable[[], None] | None = None
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS_KEPT)
         self._loses = self.policy == "every" and self.on_full == "drop"
@@ -186,14 +191,15 @@ class FrameReader:
         return Frame(delivery, frame_id, lease), gap_first, gap_count
 
     def _describe(self, slot: int, form: bytes) -> dict[str, Any]:
-        link = self._link
-        assert link is not None
+        assert self._link is not None
+        data = self._link.data
+        assert data is not None
         height, width, dtype = native.FORM_LAYOUT.unpack(form)
         interface = {
             "version": 3,
             "shape": (height, width),
             "typestr": dtype.rstrip(b"\0").decode(),
-            "data": (link.data.address + slot * self._slot_bytes, True),
+            "data": (data.address + slot * self._slot_bytes, True),
         }
         self._interfaces[slot] = (form, interface)
         return interface
@@ -374,6 +380,8 @@ class FrameReader:
         """Give the row back. Views that still live stay valid until they go. Twice is fine."""
         if self._generation != _process.generation:
             return
+        if self._on_close is not None:
+            self._on_close(self)
         link, self._link = self._link, None
         if link is None:
             if self._given:
@@ -398,9 +406,7 @@ class FrameReader:
         if self._look()[5]:
             raise ScopeStateError(f"reader {self.name!r} holds frames: release them before it goes to another process")
         native.reader_hand_over(link.context)
-        native.reader_free(link.context)
-        link.context = None
-        link.unpins, link.refs = [], []
+        link.end()
         self._link = None
         self._given = True
         if self._on_give is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -74,7 +73,7 @@ class FrameRing:
     """
 
     def __init__(
-        self, slots: int, slot_bytes: int, *, name: str = "ring", standalone: bool = True, row_count: int = 16
+        self, slots: int, slot_bytes: int, *, name: str = "ring", standalone: bool = True, row_count: int = 16, first_id: int = 1
     ) -> None:
         if not 4 <= slots <= _MAX_SLOTS:
             raise ConfigError(f"ring {name!r} needs 4 to {_MAX_SLOTS} slots, not {slots}")
@@ -82,7 +81,10 @@ class FrameRing:
             raise ConfigError(f"ring {name!r} needs slots of at least 1 byte, not {slot_bytes}")
         if not 1 <= row_count <= native.MAX_ROWS:
             raise ConfigError(f"ring {name!r} can have 1 to {native.MAX_ROWS} readers, not {row_count}")
+        if first_id < 1:
+            raise ConfigError(f"ring {name!r}: frame ids begin at 1 or later, not {first_id}")
         self.name = name
+        self.first_id = first_id
         self.slots = slots
         self.slot_bytes = _os.round_to_page(slot_bytes)
         self.row_count = row_count
@@ -91,7 +93,7 @@ class FrameRing:
         self._generation = _process.generation
         self._closed = False
         self._lock = threading.RLock()
-        self._local: weakref.WeakSet[FrameReader | FrameWriter] = weakref.WeakSet()
+        self._local: set[FrameReader | FrameWriter] = set()
         self._in_transit: list[tuple[int, Any]] = []
         self._listener: RingListener | None = None
         self._fds: list[int] = []
@@ -108,6 +110,7 @@ class FrameRing:
             self._row_bells = [self._keep(_os.create_bell()) for _ in range(row_count)]
             self._control: Segment | None = Segment(self._control_fd, self._control_bytes, writable=True)
             native.format_control(self._control.address, slots, self.slot_bytes, row_count)
+            native.begin(self._control.address, first_id)
             self._owner = native.own(
                 self._control.address,
                 self._pid,
@@ -161,8 +164,8 @@ class FrameRing:
         leases : int
             Most frames that it may hold at a time, 256 at most.
         on_full : {"block", "drop", "detach"}
-            What happens when this reader falls behind: ``block`` holds the producer, ``drop`` loses the oldest frames, which are
-            counted, ``detach`` ends this reader. ``share`` has the first two.
+            What happens when this reader falls behind: ``block`` holds the producer, ``drop`` loses the oldest frames,
+            which are counted, ``detach`` ends this reader. ``share`` has the first two.
         lag_limit : int, optional
             ``detach``: frames behind at which that happens; without it, when a frame that it needs is overwritten.
         at_most_hz : float, optional
@@ -193,7 +196,7 @@ class FrameRing:
                 start=start,
             )
             reader = FrameReader(meta, duplicate(fds))
-            reader._on_give = self._give
+            reader._on_give, reader._on_close = self._give, self._local.discard
             self._local.add(reader)
             return reader
 
@@ -208,7 +211,7 @@ class FrameRing:
         with self._lock:
             meta, fds = self.assign_writer(pid=self._pid)
             writer = FrameWriter(meta, duplicate(fds))
-            writer._on_give = self._give
+            writer._on_give, writer._on_close = self._give, self._local.discard
             self._local.add(writer)
             return writer
 
@@ -558,7 +561,7 @@ class FrameRing:
         return self._closed
 
     def close(self) -> None:
-        """Close the ring: everyone who uses it gets ``RingClosedError``, and the memory goes with its last user. Twice is fine."""
+        """Close the ring: whoever uses it gets ``RingClosedError``; the memory goes with its last user. Twice is fine."""
         if self._closed or self._generation != _process.generation:
             return
         self._closed = True

@@ -31,8 +31,8 @@ _KINDS = "biufc"
 class Slot:
     """A slot that is being filled: a context manager that publishes on leaving, and discards when an exception leaves it.
 
-    What the frame carries (``tick``, ``exposure_ms``, ``index``, ``user``, ``monotonic_ns``, ``utc_ns``; times of 0 are those of
-    publishing) may be set until then.
+    What the frame carries (``tick``, ``exposure_ms``, ``index``, ``user``, ``monotonic_ns``, ``utc_ns``) may be set until then;
+    times of 0 become those of publishing.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Slot:
 
     @property
     def array(self) -> npt.NDArray[Any]:
-        """The pixels, shape ``(y, x)``, writable until the slot is published or discarded. Their contents are undefined at first.
+        """The pixels, shape ``(y, x)``, undefined at first, writable until the slot is published or discarded.
 
         Raises
         ------
@@ -129,6 +129,7 @@ class FrameWriter:
         self._generation = _process.generation
         self._callback: Callable[[], None] | None = None
         self._on_give: Callable[[int, Any], None] | None = None
+        self._on_close: Callable[[FrameWriter], None] | None = None
         self._given = False
         self._owner_closed = False
         self._waiting = False
@@ -139,11 +140,12 @@ class FrameWriter:
         self._header_address = ctypes.addressof(self._header)
         self._context: int | None = None
         try:
-            self._control: Segment | None = Segment(self._fds[0], meta["control_bytes"], writable=True)
-            if native.check_control(self._control.address, meta["control_bytes"]) != native.OK:
+            control = Segment(self._fds[0], meta["control_bytes"], writable=True)
+            self._control: Segment | None = control
+            if native.check_control(control.address, meta["control_bytes"]) != native.OK:
                 raise ConfigError(f"the segment of ring {self.ring_name!r} is of another version of Mutoscope")
             self._data: Segment | None = Segment(self._fds[1], meta["data_bytes"], writable=True)
-            self._context = native.writer_open(self._control.address, self._pid, native.descriptors(self._fds[2:]))
+            self._context = native.writer_open(control.address, self._pid, native.descriptors(self._fds[2:]))
             if not self._context:
                 raise MemoryError("no memory for the writer of the frame ring")
         except BaseException:
@@ -274,6 +276,7 @@ class FrameWriter:
     def head(self) -> int:
         """The newest published ``frame_id``; 0 before the first."""
         self._check_usable()
+        assert self._control is not None
         return int(native.head(self._control.address))
 
     def publish(self, slot: Slot) -> int:
@@ -450,6 +453,8 @@ class FrameWriter:
         """Give the producer's place back, with a claimed slot if there is one. Twice is fine."""
         if self._generation != _process.generation:
             return
+        if self._on_close is not None:
+            self._on_close(self)
         if self._context is None:
             if self._given:
                 self._given = False
