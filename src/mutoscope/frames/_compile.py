@@ -1,6 +1,6 @@
 """Compiles the native core. Imports nothing of Mutoscope, so that the build hook can load it by path.
 
-Run ``python -m mutoscope.frames._compile`` after a change to the C sources of an editable install.
+After a change to the C sources of an editable install: ``python src/mutoscope/frames/_compile.py``.
 """
 
 from __future__ import annotations

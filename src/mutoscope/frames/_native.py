@@ -15,7 +15,8 @@ VARIABLE = "MUTOSCOPE_CORE_LIBRARY"
 def _load() -> ctypes.CDLL:
     path = Path(os.environ.get(VARIABLE) or CORE_DIR / LIBRARY_NAME)
     if not path.exists():
-        raise BackendUnavailableError(f"the native core {path.name} is not built; run: python -m mutoscope.frames._compile")
+        build = CORE_DIR.parent / "_compile.py"
+        raise BackendUnavailableError(f"the native core {path.name} is not built; run: python {build}")
     return ctypes.CDLL(str(path), use_errno=True)
 
 

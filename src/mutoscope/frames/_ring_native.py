@@ -81,6 +81,7 @@ def descriptors(fds: Sequence[int]) -> ctypes.Array[ctypes.c_int]:
 control_bytes = _function("mutoscope_ring_control_bytes", [_u64, _u64, _u64], _u64)
 format_control = _function("mutoscope_ring_format", [_pointer, _u64, _u64, _u64])
 check_control = _function("mutoscope_ring_check", [_pointer, _u64], _int)
+begin = _function("mutoscope_ring_begin", [_pointer, _u64], None)
 head = _function("mutoscope_ring_head", [_pointer], _u64)
 own = _function("mutoscope_ring_own", [_pointer, _u32, ctypes.POINTER(_int)], _pointer)
 watch = _function("mutoscope_ring_watch", [_pointer], _int)

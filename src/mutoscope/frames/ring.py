@@ -49,6 +49,8 @@ class FrameRing:
         False the caller does that by :meth:`reader_died` and :meth:`writer_died`. In both cases the owner's death closes it.
     row_count : int
         Most readers at a time, 64 at most.
+    first_id : int
+        The id of the first frame: a run that is resumed goes on counting.
 
     Raises
     ------
@@ -517,7 +519,7 @@ class FrameRing:
             head, closed, pid, full_events, blocked_ns, discarded, starts, used = self._ring_numbers()
             return RingStatistics(
                 name=self.name,
-                produced=head,
+                produced=head - self.first_id + 1,
                 slots=self.slots,
                 slots_used=used,
                 full_events=full_events,

@@ -67,7 +67,7 @@ class RingStatistics(msgspec.Struct, frozen=True):
 
     name: str
     produced: int
-    """Frames published: the newest frame_id."""
+    """Frames published."""
     slots: int
     slots_used: int
     """Slots that hold a frame, needed or not."""

@@ -69,6 +69,9 @@ MUTOSCOPE_API int mutoscope_ring_check(void *control, uint64_t bytes) {
   return bytes >= sizeof *c && c->magic == RING_MAGIC && c->version == RING_VERSION && c->control_bytes <= bytes ? 0 : RING_INVALID;
 }
 
+// The first frame gets this id: a ring that goes on where an earlier run ended. Before anyone opens it.
+MUTOSCOPE_API void mutoscope_ring_begin(void *control, uint64_t first_id) { SHOW(((ring_control *)control)->head, first_id - 1); }
+
 MUTOSCOPE_API uint64_t mutoscope_ring_head(void *control) { return SEE(((ring_control *)control)->head); }
 
 // ---------------------------------------------------------------- repair
