@@ -45,7 +45,7 @@ $(TEST)/.installed: $(BUILD_FILES)
 	@echo "Installing Mutoscope and its test tools into $(TEST) (the first time takes some minutes) ..."
 	@$(TEST)/bin/python $(PIP) install --upgrade "pip>=25.1"
 	@$(TEST)/bin/python $(PIP) install --editable . --group dev
-	@$(TEST)/bin/python -m mutoscope.frames._compile
+	@$(TEST)/bin/python src/mutoscope/frames/_compile.py
 	@touch $@
 
 clean:

@@ -99,7 +99,7 @@ def _core(problems: list[str]) -> dict[str, Any]:
         with FrameRing(slots=4, slot_bytes=4096, name="doctor"):
             pass
     except (MutoscopeError, OSError, ImportError, AttributeError) as error:
-        problems.append(f"the native core does not work: {error}; run: python -m mutoscope.frames._compile")
+        problems.append(f"the native core does not work: {error}; reinstall mutoscope")
         return {"library": str(library), "loads": False}
     return {"library": str(library), "loads": True}
 
