@@ -96,10 +96,18 @@ class Peer:
 
 
 class Peers:
-    """Starts the processes of a bench and ends them all, whatever happened."""
+    """Starts the processes of a bench and ends them all, whatever happened.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    patience_s : float
+        How long they may take to end when they are hung up on; then they are killed.
+    """
+
+    def __init__(self, patience_s: float = 5.0) -> None:
+        self._patience_s = patience_s
         self._peers: list[Peer] = []
+        self._launched: list[Peer] = []
 
     def start(self, role: Callable[..., None], *, fds: Sequence[int] = (), **arguments: Any) -> Peer:
         """Start ``role(control, **arguments)`` in a process of its own and wait until it says ``"ready"``.
@@ -113,27 +121,36 @@ class Peers:
         **arguments
             Values that JSON can carry.
         """
+        peer = self.launch(role, fds=fds, **arguments)
+        self.wait_ready()
+        return peer
+
+    def launch(self, role: Callable[..., None], *, fds: Sequence[int] = (), **arguments: Any) -> Peer:
+        """As :meth:`start`, without waiting: several that are launched get ready side by side (:meth:`wait_ready`)."""
         mine, theirs = socket.socketpair()
         mine.settimeout(_TIMEOUT_S)
         command = [sys.executable, "-m", "mutoscope.bench._peer_main", f"{role.__module__}:{role.__qualname__}"]
+        command += [str(theirs.fileno()), json.dumps(arguments)]
         with theirs:
-            process = subprocess.Popen(
-                [*command, str(theirs.fileno()), json.dumps(arguments)],
-                pass_fds=[*fds, theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+            process = subprocess.Popen(command, pass_fds=[*fds, theirs.fileno()], stdin=subprocess.DEVNULL)
         peer = Peer(role.__name__, process, Control(mine))
         self._peers.append(peer)
-        said = peer.answer()
-        if said != "ready":
-            raise PeerDiedError(f"{peer.role} said {said!r} instead of being ready")
+        self._launched.append(peer)
         return peer
+
+    def wait_ready(self) -> None:
+        """Wait until every process that was launched has said ``"ready"``."""
+        while self._launched:
+            peer = self._launched.pop(0)
+            said = peer.answer()
+            if said != "ready":
+                raise PeerDiedError(f"{peer.role} said {said!r} instead of being ready")
 
     def close(self) -> None:
         """Hang up, wait, and kill what does not go."""
         for peer in self._peers:
             peer.control.close()
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + self._patience_s
         for peer in self._peers:
             try:
                 peer.process.wait(max(0.1, end - time.monotonic()))
