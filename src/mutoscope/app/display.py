@@ -153,13 +153,19 @@ def draw(view: View) -> RenderableType:
     """Draw one look at a scope."""
     head = Text.assemble((view.title, "bold"), f"   {_clock(view.elapsed_s)}   ", (view.path or "not recorded", "dim"))
     parts: list[RenderableType] = [head]
-    produced = sum(camera["produced"] for camera in view.cameras.values())
     if view.frames is not None:
-        parts.append(ProgressBar(total=view.frames * max(1, len(view.cameras)), completed=produced, width=60))
+        produced, asked = sum(camera["produced"] for camera in view.cameras.values()), view.frames * max(1, len(view.cameras))
+        parts.append(_progress(produced, asked, f"{produced:,} of {asked:,} frames"))
     elif view.seconds is not None:
-        parts.append(ProgressBar(total=view.seconds, completed=min(view.elapsed_s, view.seconds), width=60))
+        parts.append(_progress(view.elapsed_s, view.seconds, f"of {view.seconds:g} s"))
     parts += [_cameras(view), _workers(view), _losses(view.dropped)]
     return Group(*parts)
+
+
+def _progress(done: float, total: float, text: str) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(ProgressBar(total=total, completed=min(done, total), width=48), text)
+    return grid
 
 
 def _cameras(view: View) -> Table:

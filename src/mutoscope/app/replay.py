@@ -77,5 +77,8 @@ def run_replay(
     camera = ReplayCamera(settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour)
     record: Any = True if target is None else target
     scope = Scope(camera=camera, record=record, overwrite=settings.overwrite)
-    notes = (f"colour was converted to grey: {settings.colour}",) if settings.colour else ()
+    replayed = camera.describe()["replayed"]
+    notes = [f"replayed {replayed['kind']}, {replayed['frames']:,} frames"]
+    if replayed["conversion"] is not None:
+        notes.append(f"colour became grey: {replayed['conversion']}")
     return session.record(scope, frames=settings.frames, seconds=None, display=display, announce=announce, notes=notes)

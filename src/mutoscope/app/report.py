@@ -1,13 +1,58 @@
-"""Plain values as an indented outline for people."""
+"""What is known of a data set or a bench as lines for people; programs take the JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["outline"]
+__all__ = ["dataset_lines", "outline"]
 
 LONGEST = 100
+
+
+def dataset_lines(info: Mapping[str, Any]) -> list[str]:
+    """Return what :func:`mutoscope.storage.info` tells, without the settings and the clocks.
+
+    Parameters
+    ----------
+    info : mapping
+        Of one data set.
+    """
+    from mutoscope.runtime import Ledger
+
+    state = "complete" if info["complete"] else "not closed (being written, or cut off)"
+    found = [f"{info['path']}: {info['frames']:,} frames, {state}"]
+    for image in info["images"]:
+        count, height, width = image["shape"]
+        name = image["camera"] if image["segment"] == 0 else f"{image['camera']}.{image['segment']}"
+        found.append(f"{name}: {image['frames']:,} frames of {height} x {width} px, {image['dtype']}")
+        if image["frames"]:
+            found += [
+                f"  ids      {image['first_frame_id']:,} to {image['last_frame_id']:,}, gaps {_gaps(image['gaps'])}",
+                f"  from     {_utc(image['first_utc_ns'])} to {_utc(image['last_utc_ns'])}",
+            ]
+        if image["rate_hz"] is not None:
+            found.append(f"  rate     {image['rate_hz']:,.2f} Hz over {image['duration_s']:,.2f} s")
+        size = image["pixel_size_um"]
+        found.append(f"  pixel    {'size unknown' if size is None else f'{size:g} µm'}")
+        if count != image["frames"]:
+            found.append(f"  declared {count:,} frames; those without an id are unwritten")
+    if info.get("ledger"):
+        found += ["ledger", *(f"  {line}" for line in Ledger(dict(info["ledger"])).summary().splitlines())]
+        found += [f"  problem: {problem}" for problem in info["ledger"].get("problems", ())]
+    return found
+
+
+def _gaps(gaps: Sequence[Sequence[int]]) -> str:
+    if not gaps:
+        return "none"
+    shown = ", ".join(f"{count:,} from {first:,}" for first, count in gaps[:5])
+    return shown if len(gaps) <= 5 else f"{shown} and {len(gaps) - 5:,} more"
+
+
+def _utc(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if ns else "unknown"
 
 
 def outline(values: Mapping[str, Any], indent: int = 0) -> list[str]:

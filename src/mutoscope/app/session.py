@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -112,7 +112,7 @@ def record(
     seconds: float | None,
     display: ScopeDisplay | None,
     announce: Callable[[str], None],
-    notes: tuple[str, ...] = (),
+    notes: Sequence[str] = (),
 ) -> RunSummary:
     """Start the scope, acquire until the length is reached or Ctrl-C comes, end it, and summarize it.
 
@@ -126,7 +126,7 @@ def record(
         Draws the scope until it has ended.
     announce : callable
         Takes one line for people, printed when the scope runs.
-    notes : tuple of str
+    notes : sequence of str
         For the summary.
 
     Returns
@@ -139,7 +139,7 @@ def record(
     MutoscopeError
         If the scope cannot start as asked. Nothing is left running.
     """
-    failure: str | None = None
+    failure, finished = None, False
     with Interrupts() as interrupts:
         with interrupts.raising(beyond=1):
             scope.start()
@@ -150,6 +150,7 @@ def record(
             try:
                 with interrupts.raising():
                     scope.acquire(frames=frames, seconds=seconds)
+                finished = True
             except KeyboardInterrupt:
                 announce("stopping: what is in flight is being stored (Ctrl-C again: stop now)")
             except MutoscopeError as error:
@@ -163,4 +164,4 @@ def record(
             scope.close()
             if display is not None:
                 display.close()
-        return RunSummary.of(scope, notes=notes, failure=failure)
+        return RunSummary.of(scope, notes=notes, failure=failure, finished=finished)

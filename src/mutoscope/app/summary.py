@@ -55,7 +55,7 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, scope: Scope, *, notes: Sequence[str] = (), failure: str | None = None) -> RunSummary:
+    def of(cls, scope: Scope, *, notes: Sequence[str] = (), failure: str | None = None, finished: bool = False) -> RunSummary:
         """Summarize a scope that has ended.
 
         Parameters
@@ -66,6 +66,8 @@ class RunSummary:
             As in the class.
         failure : str, optional
             What the run was told went wrong; entered among the errors unless the scope reported the same.
+        finished : bool
+            Whether the run reached its length, and was stopped for that.
         """
         path = None if scope.path is None else str(scope.path)
         result = scope.result
@@ -73,6 +75,8 @@ class RunSummary:
         if failure is not None and not any(error in failure or failure in error for error in errors):
             errors.append(failure)
         reason = result.exit_reason if result is not None else "did not start"
+        if finished and reason == "stopped":
+            reason = "finished"
         try:
             ledger: Ledger = scope.ledger
         except ScopeStateError as error:

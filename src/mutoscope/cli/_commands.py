@@ -116,8 +116,10 @@ def info(
 ) -> int:
     """Tell what a data set holds: shape, frames, gaps, times, ledger."""
     from mutoscope import storage
+    from mutoscope.app.report import dataset_lines
 
-    _report(storage.info(dataset), json)
+    found = storage.info(dataset)
+    print(jsonlib.dumps(found) if json else "\n".join(dataset_lines(found)))
     return 0
 
 
@@ -133,7 +135,8 @@ def recover(
 
     from mutoscope import storage
 
-    _report(msgspec.to_builtins(storage.recover(dataset)), json)
+    report = storage.recover(dataset)
+    print(jsonlib.dumps(msgspec.to_builtins(report)) if json else report.summary())
     return 0
 
 
