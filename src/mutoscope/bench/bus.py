@@ -388,21 +388,21 @@ def _bursts(bench: Bench, peers: Peers, count: int) -> None:
             bench.figure(f"{name}: {who} grew by at most", growth, unit="MiB", at_most=MEMORY_MIB, exact=True)
 
 
-def run(*, rounds: int = MIN_ROUNDS, timing: bool = True, console: Console | None = None) -> Report:
+def run(*, quick: bool = False, rounds: int = MIN_ROUNDS, console: Console | None = None) -> Report:
     """Measure requests, broadcasts and bursts.
 
     Parameters
     ----------
+    quick : bool
+        Everything once with few messages; only what must never fail is judged.
     rounds : int
-        How often floor and test alternate; bounds are judged from 7 on.
-    timing : bool
-        Off, everything runs once with few messages: the form that the tests use.
+        How often floor and test alternate; ratios are judged from 7 on.
     console : rich.console.Console, optional
-        Where the progress goes.
+        Where the progress goes; to standard error when None.
     """
-    bench = Bench("bus", rounds=rounds, timing=timing, console=console)
+    bench = Bench("bus", rounds=rounds, timing=not quick, console=console)
     for part, count, few in ((_requests, CALLS, 20), (_broadcasts, BROADCASTS, 5), (_bursts, BURST, 200)):
         with Peers() as peers:
             peers.launch(busy)
-            part(bench, peers, count if timing else few)
+            part(bench, peers, few if quick else count)
     return bench.report()
