@@ -1,4 +1,4 @@
-"""SIGKILL of the writer at every named point and at random: what was acknowledged is exact in zarr-python, before any repair."""
+"""SIGKILL of the writer, at named points and at random: what it acknowledged is exact in zarr-python before any repair."""
 
 from __future__ import annotations
 

@@ -107,6 +107,8 @@ class ImageReader:
     def column(self, name: str) -> NDArray[Any]:
         """Return the values of a flat array for the written frames."""
         self._check_open()
+        relative = f"{self._prefix}{_layout.FRAMES}/{name}/zarr.json"
+        _layout.parse_flat(_files.read_document(self._root, relative), name, str(self._root / relative))
         if not self._positions.size:
             dtype, _ = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
             return np.empty(0, dtype=dtype)
