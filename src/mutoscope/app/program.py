@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mutoscope.app.exit_codes import FAILED, IMPOSSIBLE, exit_code_of
 from mutoscope.app.summary import RunSummary
-from mutoscope.model.errors import ConfigError, DatasetNotFoundError, MutoscopeError
+from mutoscope.model.errors import DatasetNotFoundError, MutoscopeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,8 +51,8 @@ def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay
 
     Raises
     ------
-    ConfigError
-        If there is no such program, or if it asked Mutoscope for what cannot be.
+    MutoscopeError
+        If there is no such program, or if it asked for what cannot be: one of those that :func:`exit_code_of` answers with 2.
     """
     if not script.is_file():
         raise DatasetNotFoundError(f"there is no program {script}")
@@ -98,11 +99,11 @@ def _run(script: Path) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except ConfigError:
-        raise
     except MutoscopeError as error:
+        if exit_code_of(error) == IMPOSSIBLE:
+            raise
         sys.stderr.write(f"{script}: {type(error).__name__}: {error}\n")
-        return 1
+        return FAILED
     except Exception as error:  # noqa: BLE001 - this is the top of the user's program, as the interpreter would be
         traceback.print_exception(error.with_traceback(_from_script_on(error.__traceback__, script)))
         return 1

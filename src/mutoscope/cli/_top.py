@@ -8,18 +8,11 @@ from collections.abc import Sequence
 
 import cyclopts
 
+from mutoscope.app.exit_codes import IMPOSSIBLE, exit_code_of
 from mutoscope.cli._commands import app
-from mutoscope.model.errors import (
-    BackendUnavailableError,
-    ConfigError,
-    DatasetError,
-    DiskFullError,
-    MutoscopeError,
-    UnsupportedPlatformError,
-)
+from mutoscope.model.errors import MutoscopeError
 
-ASKED_THE_IMPOSSIBLE = (ConfigError, BackendUnavailableError, DatasetError, UnsupportedPlatformError)
-UNUSABLE_PATH = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+INTERRUPTED = 130
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -29,29 +22,26 @@ def run_command(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except cyclopts.CycloptsError as error:
-        return _say(f"{_argument_error(error)} See mutoscope --help.", 2)
-    except DiskFullError as error:
-        return _say(str(error), 1)
-    except ASKED_THE_IMPOSSIBLE as error:
-        return _say(str(error), 2)
-    except MutoscopeError as error:
-        return _say(f"{type(error).__name__}: {error}", 1)
+        return _say(f"{_argument_error(error)} See mutoscope --help.", IMPOSSIBLE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again when it flushes
         return 141
-    except UNUSABLE_PATH as error:
-        return _say(f"{error.strerror}: {error.filename}" if error.filename else str(error), 2)
+    except MutoscopeError as error:
+        code = exit_code_of(error)
+        return _say(str(error) if code == IMPOSSIBLE else f"{type(error).__name__}: {error}", code)
+    except OSError as error:
+        return _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", exit_code_of(error))
     except KeyboardInterrupt:
-        return _say("interrupted", 130)
+        return _say("interrupted", INTERRUPTED)
 
 
 def _program_arguments_apart(arguments: Sequence[str]) -> list[str]:
     """What follows the script of ``mutoscope run`` belongs to the script, options included."""
     tokens = list(arguments)
-    if tokens[:1] != ["run"] or "--" in tokens:
+    if tokens[:1] != ["run"]:
         return tokens
     script = next((place for place, token in enumerate(tokens[1:], 1) if not token.startswith("-")), None)
-    return tokens if script is None else [*tokens[:script], "--", *tokens[script:]]
+    return tokens if script is None or "--" in tokens[:script] else [*tokens[:script], "--", *tokens[script:]]
 
 
 def _argument_error(error: cyclopts.CycloptsError) -> str:
