@@ -465,6 +465,19 @@ def test_a_rate_is_kept_and_a_refused_frame_is_gone(tmp_path):
     np.testing.assert_array_equal(kept, data[np.array(ticks) - 1])
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_restarted_process_goes_on_where_the_first_ended(tmp_path, loop):
+    data = stack(8)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack")
+    camera = ReplayCamera(tmp_path / "a.tif", loop=loop)
+    camera.already_delivered = 5
+    found = take(camera, 6)
+    places = [5, 6, 7] + ([0, 1, 2] if loop else [])
+    assert [metadata["tick"] for metadata, _ in found] == list(range(6, 6 + len(places)))
+    np.testing.assert_array_equal([frame for _, frame in found], data[places])
+    assert camera.health()["overruns"] == 0
+
+
 def test_reading_ahead_is_bounded_and_its_thread_ends(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stack(50), compression="zlib")
     loaded = []

@@ -57,6 +57,9 @@ class Camera(ABC):
         early, and may raise :class:`SequenceStopped`.
     incarnation : int
         How many times this camera's process was started again after a failure; set by the process before opening.
+    already_delivered : int
+        How many frames an earlier process delivered of the sequence that is started next; set before :meth:`start_sequence`. A
+        camera that shows stored data goes on after them, others take no notice.
     counters : dict of str to int
         See :meth:`health`.
     """
@@ -69,6 +72,7 @@ class Camera(ABC):
         self._open = False
         self.waiter = sleep
         self.incarnation = 0
+        self.already_delivered = 0
         self.counters: dict[str, int] = {}
         self._clear_counters()
 
@@ -201,7 +205,7 @@ class Camera(ABC):
         self._values[name] = checked
         try:
             self.check()
-            if self._open:
+            if self._open and checked != before:
                 self.apply_setting(name, checked)
         except (CameraError, ConfigError):
             self._values[name] = before
@@ -290,7 +294,7 @@ class CopyingCamera(Camera):
 
     def start_sequence(self, n: int | None, get_buffer: GetBuffer) -> Iterator[Mapping[str, Any]]:
         """Copy each frame into a buffer; see :meth:`Camera.start_sequence`."""
-        delivered = tick = 0
+        delivered, tick = 0, self.first_tick - 1
         frames = self.frames()
         try:
             while n is None or delivered < n:
@@ -315,6 +319,11 @@ class CopyingCamera(Camera):
             close = getattr(frames, "close", None)
             if close is not None:
                 close()
+
+    @property
+    def first_tick(self) -> int:
+        """The tick with which :meth:`frames` begins; earlier ones are not missing."""
+        return 1
 
     def take_buffer(self, array: NDArray[Any], get_buffer: GetBuffer) -> NDArray[Any] | None:
         """Return a buffer for `array`, or None to drop it; override where a frame can wait."""

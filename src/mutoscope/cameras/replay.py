@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import count, cycle
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -160,7 +160,7 @@ class ReplayCamera(CopyingCamera):
             raise CameraError("the replay camera is not open")
         facts = self._dataset.facts
         due_ns = time.monotonic_ns()
-        for tick, (number, array) in zip(count(1), self._read_ahead(self._dataset), strict=False):
+        for tick, (number, array) in zip(count(self.first_tick), self._read_ahead(self._dataset), strict=False):
             rate_hz = self.get("rate_hz")
             if rate_hz is not None:
                 due_ns += round(1e9 / rate_hz)
@@ -170,6 +170,11 @@ class ReplayCamera(CopyingCamera):
                     due_ns = now_ns
                 self.wait_until(due_ns)
             yield array, {"tick": tick, "index": facts.index(number)}
+
+    @property
+    def first_tick(self) -> int:
+        """The place of the first frame in the data set, from 1; further on where an earlier process delivered some."""
+        return self.already_delivered + 1
 
     def take_buffer(self, array: NDArray[Any], get_buffer: GetBuffer) -> NDArray[Any] | None:
         """Return a buffer; without a rate, wait for one."""
@@ -186,7 +191,8 @@ class ReplayCamera(CopyingCamera):
         facts = dataset.facts
         frame_bytes = facts.shape[0] * facts.shape[1] * facts.samples * np.dtype(facts.dtype).itemsize
         ahead = max(1, min(int(self.get("read_ahead")), _READ_AHEAD_BYTES // frame_bytes))
-        numbers = iter(cycle(range(facts.count)) if self.get("loop") else range(facts.count))
+        begin = self.first_tick - 1
+        numbers = (number % facts.count for number in (count(begin) if self.get("loop") else range(begin, facts.count)))
         pending: deque[tuple[int, Future[NDArray[Any]]]] = deque()
         reader = ThreadPoolExecutor(1, "mutoscope-replay")
         try:

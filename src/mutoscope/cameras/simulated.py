@@ -29,7 +29,8 @@ class SimulatedCamera(Camera):
 
     Exposure `k` is complete at ``k / rate_hz`` after the start, whether or not anybody takes it. The camera's own memory holds
     `buffer_frames` of them; one that is overwritten before it was taken, or for which there was no buffer, is a counted
-    overrun, and the tick goes on. A frame costs one copy and its beads' stamps: the noise is rendered at opening.
+    overrun, and the tick goes on. A frame costs one copy and its beads' stamps: the noise is rendered at opening, and that of a
+    frame is a stretch of its rows.
 
     Every frame is a function of the settings and the tick: :meth:`expected_frame` recomputes it and :meth:`truth` gives the
     positions of the beads in it.
@@ -49,7 +50,7 @@ class SimulatedCamera(Camera):
     beads : int, optional
         How many; by default 16, or as many as fit.
     bead_sigma_px, bead_intensity : float
-        Standard deviation of a bead's Gaussian image, and its height in counts. By default, 30 times the noise in height.
+        Standard deviation of a bead's Gaussian image, and its height in counts; by default 2000, or 120 for uint8.
     bead_step_px : float
         Standard deviation of a bead's step from tick to tick along each axis: a diffusion coefficient of
         ``bead_step_px ** 2 * rate_hz / 2``.
@@ -107,7 +108,7 @@ class SimulatedCamera(Camera):
         ),
         Setting(
             name="bead_intensity", kind="float", optional=True, unit="counts", minimum=0.0, maximum=1e6,
-            doc="Height of a bead's image; None: 30 times the noise.",
+            doc="Height of a bead's image; None: 2000, or 120 for uint8.",
         ),
         Setting(
             name="bead_step_px", kind="float", default=0.3, unit="px", minimum=0.0, maximum=1000.0,
@@ -329,7 +330,7 @@ class SimulatedCamera(Camera):
                     seed=int(self.get("seed")),
                     beads=min(_DEFAULT_BEADS, room) if beads is None else int(beads),
                     bead_sigma_px=float(self.get("bead_sigma_px")),
-                    bead_intensity=30.0 * noise if intensity is None else float(intensity),
+                    bead_intensity=float(intensity if intensity is not None else 120 if self.dtype == "uint8" else 2000),
                     bead_step_px=float(self.get("bead_step_px")),
                     background=background,
                     noise=noise,
