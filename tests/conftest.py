@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 EXTERNAL = "MUTOSCOPE_TEST_DATA"
+ZARR_THREADS = 2
 
 
 def _own_memfds() -> list[str]:
@@ -73,6 +74,26 @@ def leak_gate(request: pytest.FixtureRequest) -> Iterator[None]:
     }
     left = {what: found for what, check in problems.items() if (found := _until_settled(check))}
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start the event loop and the threads of zarr-python, bounded, and those of tensorstore: both keep them for good."""
+    import numpy as np
+    import tensorstore
+    import zarr
+
+    folder = tmp_path_factory.mktemp("warm")
+    with zarr.config.set({"threading.max_workers": ZARR_THREADS, "async.concurrency": 4}):
+        array = zarr.create_array(folder / "a.zarr", shape=(64, 8), chunks=(1, 8), dtype="uint8")
+        array[:] = 1
+        for _ in range(50):
+            assert np.all(array[:] == 1)
+            if sum(thread.name.startswith(("asyncio", "ThreadPool")) for thread in threading.enumerate()) >= ZARR_THREADS:
+                break
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder / "a.zarr")}}
+        tensorstore.open(spec).result()[:].read().result()
+        yield
 
 
 def external_data_folder() -> Path | None:
