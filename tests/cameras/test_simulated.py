@@ -166,7 +166,7 @@ def test_no_buffer_is_a_counted_drop():
             raise BufferUnavailableError("full")
         return np.zeros(shape, dtype)
 
-    with SimulatedCamera(shape=(8, 8), rate_hz=300, buffer_frames=64, pattern="counter") as camera:
+    with SimulatedCamera(shape=(8, 8), rate_hz=300, buffer_frames=4096, pattern="counter") as camera:
         ticks = [m["tick"] for m in camera.start_sequence(6, get_buffer)]
         assert ticks == [1, 2, 6, 7, 8, 9]
         assert camera.health()["overruns"] == 3
@@ -200,14 +200,14 @@ def test_a_thousand_frames_a_second_leave_most_of_a_core():
 
 
 def test_ticks_that_the_camera_loses():
-    with SimulatedCamera(shape=(8, 8), rate_hz=1000, drop_at=(2, 4, 5), buffer_frames=64) as camera:
+    with SimulatedCamera(shape=(8, 8), rate_hz=1000, drop_at=(2, 4, 5), buffer_frames=4096) as camera:
         ticks, _ = take(camera, 5)
         assert ticks == [1, 3, 6, 7, 8]
         assert camera.health()["overruns"] == 3
 
 
 def test_an_injected_error():
-    with SimulatedCamera(shape=(8, 8), rate_hz=1000, raise_at=4, buffer_frames=64) as camera:
+    with SimulatedCamera(shape=(8, 8), rate_hz=1000, raise_at=4, buffer_frames=4096) as camera:
         ticks = []
         with pytest.raises(CameraError, match="told to fail at tick 4"):
             ticks.extend(m["tick"] for m in camera.start_sequence(None, Buffers()))
@@ -216,14 +216,14 @@ def test_an_injected_error():
 
 
 def test_a_stall_is_counted_and_passes():
-    with SimulatedCamera(shape=(8, 8), rate_hz=200, stall_at=5, stall_s=0.25) as camera:
+    with SimulatedCamera(shape=(8, 8), rate_hz=200, stall_at=5, stall_s=0.25, buffer_frames=20) as camera:
         waits = []
         plain = camera.waiter
         camera.waiter = lambda timeout_s: (waits.append(timeout_s), plain(timeout_s))
         ticks, _ = take(camera, 12)
         health = camera.health()
     assert ticks[:4] == [1, 2, 3, 4]
-    assert ticks[4] >= 5 + 0.25 * 200 - 4 - 1
+    assert ticks[4] >= 5 + 0.25 * 200 - 20 - 1
     assert health["timeouts"] >= 3
     assert health["timeouts_consecutive"] == 0
     assert max(waits) <= 0.1, "a stalled driver looks up often"
@@ -276,7 +276,7 @@ def test_refusals_to_open_again():
 
 def test_a_restarted_process_has_no_second_fault_unless_told():
     for repeats in (False, True):
-        camera = SimulatedCamera(shape=(8, 8), rate_hz=1000, raise_at=2, drop_at=3, fault_repeats=repeats, buffer_frames=64)
+        camera = SimulatedCamera(shape=(8, 8), rate_hz=1000, raise_at=2, drop_at=3, fault_repeats=repeats, buffer_frames=4096)
         camera.incarnation = 1
         with camera:
             if repeats:
@@ -290,7 +290,7 @@ def test_a_segfault_ends_the_process():
     code = (
         "import numpy as np\n"
         "from mutoscope.cameras import SimulatedCamera\n"
-        "camera = SimulatedCamera(shape=(8, 8), rate_hz=1000, segfault_at=4, buffer_frames=64)\n"
+        "camera = SimulatedCamera(shape=(8, 8), rate_hz=1000, segfault_at=4, buffer_frames=4096)\n"
         "camera.open()\n"
         "for metadata in camera.start_sequence(None, np.zeros):\n"
         "    print(metadata['tick'], flush=True)\n"
