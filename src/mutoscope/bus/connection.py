@@ -8,9 +8,10 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections.abc import Sequence
 
-from mutoscope.bus.wire import HEADER_BYTES, MAX_MESSAGE_BYTES, MalformedError
+from mutoscope.bus.wire import HEADER_BYTES, MAX_MESSAGE_BYTES, Body, MalformedError
 
 __all__ = ["MAX_FDS", "Connection"]
 
@@ -27,6 +28,8 @@ _SEND = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
 _MAX_LOOSE_FDS = 4 * MAX_FDS
 _JOINED = 64
+_SMALL = 4096
+_length = struct.Struct(">I").unpack_from
 
 
 class Connection:
@@ -42,14 +45,16 @@ class Connection:
         sock.setblocking(True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.sock = sock
+        self._recvmsg = sock.recvmsg
+        self._send = sock.send
         self.ended: str | None = None
         self.broken = False
         self.unsent_bytes = 0
-        self._unsent: collections.deque[tuple[memoryview, tuple[int, ...]]] = collections.deque()
+        self.loose_fds: list[int] = []
+        self.unsent: collections.deque[tuple[memoryview, tuple[int, ...]]] = collections.deque()
         self._tail = b""
         self._large: bytearray | None = None
         self._filled = 0
-        self._fds: list[int] = []
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -57,7 +62,7 @@ class Connection:
 
     # -- receiving
 
-    def receive(self, *, wait: bool = False) -> list[memoryview]:
+    def receive(self, *, wait: bool = False) -> list[Body]:
         """Read once and return the messages that are complete, without their lengths.
 
         At the end of the stream `ended` says why. With `wait` the call blocks for as long as the socket's own receive
@@ -68,40 +73,62 @@ class Connection:
         MalformedError
             If what arrives cannot be a message.
         """
-        flags = _WAIT if wait else _NOWAIT
+        if self._large is not None:
+            return self._receive_large(_WAIT if wait else _NOWAIT)
         try:
-            if self._large is not None:
-                room = memoryview(self._large)[self._filled :]
-                size, ancillary, state, _ = self.sock.recvmsg_into([room], _ROOM, flags)
-                data = b""
-            else:
-                data, ancillary, state, _ = self.sock.recvmsg(_CHUNK, _ROOM, flags)
-                size = len(data)
+            data, ancillary, state, _ = self._recvmsg(_CHUNK, _ROOM, _WAIT if wait else _NOWAIT)
         except BlockingIOError:
             return []
         except ConnectionError as error:
-            self.ended = f"the connection broke ({os.strerror(error.errno or 0)})"
+            self._end(error)
+            return []
+        if ancillary or state & socket.MSG_CTRUNC:
+            self._keep_fds(ancillary, state)
+        size = len(data) - HEADER_BYTES
+        if size >= 0 and not self._tail and _length(data)[0] == size:
+            return [data[HEADER_BYTES:]]  # by far the most frequent: one message, whole
+        if not data:
+            self._end(None)
+            return []
+        return self._split(data)
+
+    def _receive_large(self, flags: int) -> list[Body]:
+        """Read on into a message that is larger than one read."""
+        assert self._large is not None
+        try:
+            room = memoryview(self._large)[self._filled :]
+            size, ancillary, state, _ = self.sock.recvmsg_into([room], _ROOM, flags)
+        except BlockingIOError:
+            return []
+        except ConnectionError as error:
+            self._end(error)
             return []
         if ancillary or state & socket.MSG_CTRUNC:
             self._keep_fds(ancillary, state)
         if size == 0:
-            cut = self._tail or self._large is not None
-            self.ended = "the stream ended in the middle of a message" if cut else "the stream ended"
+            self._end(None)
             return []
-        if self._large is not None:
-            self._filled += size
-            if self._filled < len(self._large):
-                return []
-            whole, self._large = self._large, None
-            return [memoryview(whole)]
-        return self._split(data)
+        self._filled += size
+        if self._filled < len(self._large):
+            return []
+        whole, self._large = self._large, None
+        return [memoryview(whole)]
 
-    def _split(self, data: bytes) -> list[memoryview]:
+    def _end(self, error: OSError | None) -> None:
+        if error is not None:
+            self.ended = f"the connection broke ({os.strerror(error.errno or 0)})"
+        elif self._tail or self._large is not None:
+            self.ended = "the stream ended in the middle of a message"
+        else:
+            self.ended = "the stream ended"
+
+    def _split(self, data: bytes) -> list[Body]:
         if self._tail:
             data = self._tail + data
-        view, position, end, bodies = memoryview(data), 0, len(data), []
+        view, position, end = memoryview(data), 0, len(data)
+        bodies: list[Body] = []
         while end - position >= HEADER_BYTES:
-            size = int.from_bytes(data[position : position + HEADER_BYTES], "big")
+            size = _length(data, position)[0]
             if size > MAX_MESSAGE_BYTES:
                 raise MalformedError(f"a message of {size:,} bytes was announced, at most {MAX_MESSAGE_BYTES:,} are taken")
             start = position + HEADER_BYTES
@@ -113,7 +140,7 @@ class Connection:
                     position = end
                 break
             position = start + size
-            bodies.append(view[start:position])
+            bodies.append(data[start:position] if size < _SMALL else view[start:position])
         self._tail = data[position:] if position < end else b""
         return bodies
 
@@ -122,32 +149,32 @@ class Connection:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
                 received.frombytes(content[: len(content) - len(content) % _INT])
-                self._fds.extend(received)
+                self.loose_fds.extend(received)
         if state & socket.MSG_CTRUNC:
             raise MalformedError("descriptors were lost on the way: this process may open no more files")
-        if len(self._fds) > _MAX_LOOSE_FDS:
-            raise MalformedError(f"{len(self._fds)} descriptors came without a message that announces them")
+        if len(self.loose_fds) > _MAX_LOOSE_FDS:
+            raise MalformedError(f"{len(self.loose_fds)} descriptors came without a message that announces them")
 
     def take_fds(self, count: int) -> list[int]:
         """Return the descriptors of the message in hand; the caller owns them."""
-        if not 0 <= count <= len(self._fds):
-            raise MalformedError(f"a message announces {count} descriptors, {len(self._fds)} came")
-        taken, self._fds = self._fds[:count], self._fds[count:]
+        if not 0 <= count <= len(self.loose_fds):
+            raise MalformedError(f"a message announces {count} descriptors, {len(self.loose_fds)} came")
+        taken, self.loose_fds = self.loose_fds[:count], self.loose_fds[count:]
         return taken
 
-    @property
-    def has_stray_fds(self) -> bool:
-        """Whether descriptors are left over although no message is incomplete."""
-        return bool(self._fds) and not self._tail and self._large is None
+    def check_loose_fds(self) -> None:
+        """Raise MalformedError when descriptors are left over although no message is incomplete."""
+        if self.loose_fds and not self._tail and self._large is None:
+            raise MalformedError("descriptors came without a message that announces them")
 
     # -- sending
 
-    def queue(self, packed: bytearray, fds: Sequence[int] = (), *, give: bool = False) -> None:
+    def queue(self, packed: bytes, fds: Sequence[int] = (), *, give: bool = False) -> None:
         """Put a message behind what is unsent; :meth:`flush` sends it.
 
         Parameters
         ----------
-        packed : bytearray
+        packed : bytes
             From :func:`mutoscope.bus.wire.pack`; not to be changed afterwards.
         fds : sequence of int
             Sent with its first byte. They are duplicated, and stay the caller's, unless `give` says that they are handed
@@ -160,14 +187,14 @@ class Connection:
                 _close_all(fds)
             return
         kept = tuple(fds) if give else tuple(os.dup(fd) for fd in fds)
-        self._unsent.append((memoryview(packed), kept))
+        self.unsent.append((memoryview(packed), kept))
         self.unsent_bytes += len(packed)
 
-    def send(self, packed: bytearray) -> bool:
+    def send(self, packed: bytes) -> bool:
         """Send a message without descriptors; True when the kernel has taken everything that was unsent."""
-        if not self._unsent and not self.broken:
+        if not self.unsent and not self.broken:
             try:
-                sent = self.sock.send(packed, _SEND)
+                sent = self._send(packed, _SEND)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -175,7 +202,7 @@ class Connection:
                 return True
             if sent == len(packed):
                 return True
-            self._unsent.append((memoryview(packed)[sent:], ()))
+            self.unsent.append((memoryview(packed)[sent:], ()))
             self.unsent_bytes += len(packed) - sent
             return False
         self.queue(packed)
@@ -186,7 +213,7 @@ class Connection:
 
         When the other end is gone, the unsent is discarded and `broken` is set; the end of the stream is found by reading.
         """
-        unsent = self._unsent
+        unsent = self.unsent
         while unsent:
             first, fds = unsent[0]
             try:
@@ -214,9 +241,9 @@ class Connection:
                 unsent.popleft()
         return True
 
-    def _joined(self) -> list[memoryview]:
+    def _joined(self) -> list[Body]:
         buffers: list[memoryview] = []
-        for buffer, fds in self._unsent:
+        for buffer, fds in self.unsent:
             if fds or len(buffers) == _JOINED:
                 break
             buffers.append(buffer)
@@ -230,21 +257,16 @@ class Connection:
         self._discard()
 
     def _discard(self) -> None:
-        for _, fds in self._unsent:
+        for _, fds in self.unsent:
             _close_all(fds)
-        self._unsent.clear()
+        self.unsent.clear()
         self.unsent_bytes = 0
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether :meth:`flush` has something left to do."""
-        return bool(self._unsent)
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took. Twice is fine."""
         self._discard()
-        _close_all(self._fds)
-        self._fds = []
+        _close_all(self.loose_fds)
+        self.loose_fds = []
         self.broken = True
         self.sock.close()
 

@@ -147,8 +147,7 @@ class Endpoint:
         CommandTimeoutError
             If no receipt came in time; the command may still be carried out.
         """
-        number, pending = self._start(SEND, command, to, timeout_s)
-        self._finish(number, pending, timeout_s)
+        pending = self._exchange(SEND, command, to, timeout_s)
         if pending.error is not None:
             raise pending.error
 
@@ -178,8 +177,7 @@ class Endpoint:
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
         """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
-        number, pending = self._start(REQUEST, command, to, timeout_s)
-        self._finish(number, pending, timeout_s)
+        pending = self._exchange(REQUEST, command, to, timeout_s)
         try:
             return self._session.reply(command, pending, returns), pending.fds
         except Exception:
@@ -194,11 +192,7 @@ class Endpoint:
         dict of str to object
             By name: the reply, or the exception (raised there, or PeerDiedError, or CommandTimeoutError).
         """
-        number, pending = self._start(BROADCAST, command, None, timeout_s)
-        try:
-            self._wait(lambda: pending.done, time.monotonic() + timeout_s)
-        finally:
-            self._session.forget(number)
+        pending = self._exchange(BROADCAST, command, None, timeout_s)
         return self._session.replies(command, pending, timeout_s, returns)
 
     def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
@@ -206,7 +200,14 @@ class Endpoint:
 
         It waits only while `window_bytes` are on their way.
         """
-        self._start(SEND, command, to, timeout_s, posted=True)
+        pending, packed = self._session.call(SEND, command, to, timeout_s)
+        pending.posted = True
+        self._session.posted.add(pending.number)
+        try:
+            self._charge(packed, timeout_s, pending.command)
+        except Exception:
+            self._session.forget(pending)
+            raise
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every posted command has been received.
@@ -262,10 +263,10 @@ class Endpoint:
 
     def dispatch(self) -> int:
         """Run the queued handlers and event callbacks here; return how many. Inside a handler it does nothing."""
-        if self._handling:
+        session, count = self._session, 0
+        if self._handling or not session.inbox:
             return 0
         self._check_thread()
-        session, count = self._session, 0
         self._handling = True
         try:
             while session.inbox:
@@ -302,36 +303,39 @@ class Endpoint:
 
     # -- waiting
 
-    def _start(
-        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
-    ) -> tuple[int, Pending]:
-        self._check_thread()
-        number, pending, packed = self._session.call(kind, command, to, timeout_s, posted=posted)
+    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float) -> Pending:
+        """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
+        deadline = time.monotonic() + timeout_s
+        pending, packed = self._session.call(kind, command, to, timeout_s)
         try:
             self._charge(packed, timeout_s, pending.command)
-        except Exception:
-            self._session.forget(number)
-            raise
-        return number, pending
+            while not pending.done:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    if kind != BROADCAST:
+                        pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+                    break
+                self._read(remaining)
+                if self._session.inbox and not self._handling:
+                    self.dispatch()
+        finally:
+            if not pending.done:
+                self._session.forget(pending)
+        return pending
 
-    def _charge(self, packed: bytearray, timeout_s: float, what: str) -> None:
+    def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
+        """Send a message that counts against the window, as soon as that has room."""
         self._check_thread()
         window = self._session.window
-        if not window.has_room and not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
-            raise CommandTimeoutError(
-                f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
-            )
-        self._session.check_open()
-        window.charge(len(packed))
+        if window.charged - window.credited >= window.limit:
+            if not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
+                self._session.check_open()
+                raise CommandTimeoutError(
+                    f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
+                )
+            self._session.check_open()
+        window.charged += len(packed)
         self._transmit(packed)
-
-    def _finish(self, number: int, pending: Pending, timeout_s: float) -> None:
-        try:
-            done = self._wait(lambda: pending.done, time.monotonic() + timeout_s)
-        finally:
-            self._session.forget(number)
-        if not done:
-            pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
 
     def _wait(self, done: Callable[[], bool], deadline: float) -> bool:
         """Read until `done`, the deadline, or the end of the stream; run handlers unless this is inside one."""
@@ -348,15 +352,15 @@ class Endpoint:
     def _read(self, timeout_s: float) -> None:
         """Read once, waiting up to `timeout_s`, and send what that calls for."""
         connection, session = self._connection, self._session
-        if connection.has_unsent:
+        if connection.unsent:
             self._flush()
         wait = timeout_s >= TICK_S
         if not wait and timeout_s > 0 and not self._poller.poll(timeout_s * 1000):
             return
         try:
             session.hear(connection.receive(wait=wait))
-            if connection.has_stray_fds:
-                raise MalformedError("descriptors came without a message that announces them")
+            if connection.loose_fds:
+                connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
         if connection.ended is not None:
@@ -364,7 +368,7 @@ class Endpoint:
         elif session.outgoing:
             self._push()
 
-    def _transmit(self, packed: bytearray) -> None:
+    def _transmit(self, packed: bytes) -> None:
         if not self._connection.send(packed):
             self._flush()
 

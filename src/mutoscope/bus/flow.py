@@ -20,17 +20,17 @@ class Window:
         Bytes; once that many are in flight, the sender waits.
     """
 
-    __slots__ = ("_charged", "_credited", "limit")  # each counter has one writer: the sending and the reading thread
+    __slots__ = ("charged", "credited", "limit")  # each counter has one writer: the sending and the reading thread
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._charged = 0
-        self._credited = 0
+        self.charged = 0
+        self.credited = 0
 
     @property
     def in_flight(self) -> int:
         """Bytes sent and not yet credited."""
-        return self._charged - self._credited
+        return self.charged - self.credited
 
     @property
     def has_room(self) -> bool:
@@ -39,11 +39,11 @@ class Window:
 
     def charge(self, size: int) -> None:
         """Count a message that goes."""
-        self._charged += size
+        self.charged += size
 
     def credit(self, size: int) -> bool:
         """Count bytes that were taken up; False when more come back than went."""
-        self._credited += size
+        self.credited += size
         return size >= 0 and self.in_flight >= 0
 
 

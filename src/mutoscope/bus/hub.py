@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 OnReply = Callable[[Any, Exception | None], None]
 _SWEEP_S = 1.0
+_NO_FDS: list[int] = []
 
 
 class _Local(msgspec.Struct, frozen=True):
@@ -100,7 +101,6 @@ class Hub:
         self._manifests: dict[str, Manifest] = {}
         self._gone: dict[str, str] = {}
         self._local: dict[str, _Local] = {}
-        self._routes: dict[tuple[str, str, str | None], Peer] = {}
         self._latest: dict[str, tuple[str, msgspec.Raw]] = {}
         self._listeners: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
         self._deadlines: list[tuple[float, int, Peer, int]] = []
@@ -108,8 +108,10 @@ class Hub:
         self._next_sweep: float | None = None
         self._dirty: list[Peer] = []
         self._busy = False
+        self._burst = False
         self._closed = False
         self._actions: dict[type, Callable[[Peer, Any, int], None]] = {
+            wire.Hello: self._introduced_twice,
             wire.Call: self._called,
             wire.Return: self._returned,
             wire.Fail: self._failed,
@@ -175,7 +177,7 @@ class Hub:
         if forget:
             self._manifests.pop(name, None)
             self._gone.pop(name, None)
-        self._routes.clear()
+        self._forget_routes()
 
     def close(self) -> None:
         """Say goodbye to every process and close the streams. Twice is fine."""
@@ -247,11 +249,12 @@ class Hub:
         if peer is None or peer.manifest is None:
             on_reply(None, self._absence(name))
             return
-        deadline = time.monotonic() + timeout_s
-        entry = Outstanding(None, 0, SUPERVISOR, label, REQUEST, deadline, on_reply, reply_type(type(command)))
+        entry = Outstanding(
+            None, 0, SUPERVISOR, label, REQUEST, timeout_s, time.monotonic(), on_reply, reply_type(type(command))
+        )
         number = self._deliver(peer, entry, packed, fds, give=False, size=0)
         self._sequence += 1
-        heapq.heappush(self._deadlines, (deadline, self._sequence, peer, number))
+        heapq.heappush(self._deadlines, (entry.started + timeout_s, self._sequence, peer, number))
         self._flush()
 
     def publish(self, event: Event) -> None:
@@ -303,7 +306,9 @@ class Hub:
         """Forget deliveries whose sender has stopped waiting, and hold nothing back for them."""
         left = False
         for peer in self._peers.values():
-            overdue = [number for number, entry in peer.outstanding.items() if entry.origin and entry.deadline < now]
+            overdue = [
+                number for number, entry in peer.outstanding.items() if entry.origin and entry.started + entry.timeout_s < now
+            ]
             for number in overdue:
                 self._conclude(peer, peer.outstanding.pop(number), "timeout")
             self.expired += len(overdue)
@@ -324,26 +329,26 @@ class Hub:
             try:
                 self._read(peer)
             finally:
-                self._busy = False
-        self._flush()
+                self._busy = self._burst = False
+        if self._dirty:
+            self._flush()
 
     def _read(self, peer: Peer) -> None:
         connection = peer.connection
         try:
-            for body in connection.receive():
+            bodies = connection.receive()
+            self._burst = len(bodies) > 1
+            for body in bodies:
                 peer.received += 1
                 if peer.manifest is None:
                     self._introduced(peer, body)
                 else:
                     message = wire.decode_upward(body)
-                    action = self._actions.get(type(message))
-                    if action is None:
-                        raise MalformedError(f"{type(message).__name__} was not expected")
-                    action(peer, message, len(body) + wire.HEADER_BYTES)
+                    self._actions[type(message)](peer, message, len(body) + wire.HEADER_BYTES)
                 if peer.closed:
                     return
-            if connection.has_stray_fds:
-                raise MalformedError("descriptors came without a message that announces them")
+            if connection.loose_fds:
+                connection.check_loose_fds()
         except MalformedError as error:
             logger.error("%s sent what is not a message and is cut off: %s", peer.name, error)
             self._lose(peer, f"its connection was closed, because it sent malformed data: {error}")
@@ -352,14 +357,17 @@ class Hub:
             self._lose(peer, peer.goodbye or connection.ended)
 
     def _post(self, peer: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> int:
-        """Queue a message and return its bytes; it is sent at the end of this turn of the loop."""
+        """Send a message and return its bytes; of many that are due in one turn of the loop, those to one peer go together."""
         if peer.closed:
             if give:
                 _close_fds(fds)
             return 0
         packed = wire.pack(message)
-        peer.connection.queue(packed, fds, give=give)
         peer.sent += 1
+        if fds or self._burst or peer.dirty:
+            peer.connection.queue(packed, fds, give=give)
+        elif peer.connection.send(packed):
+            return len(packed)
         if not peer.dirty:
             peer.dirty = True
             self._dirty.append(peer)
@@ -396,7 +404,7 @@ class Hub:
         peer.connection.close()
         del self._peers[peer.name]
         self._gone[peer.name] = reason
-        self._routes.clear()
+        self._forget_routes()
         for held in peer.held:
             _close_fds(held.fds)
             self._uncharge(held.origin, held.size)
@@ -408,7 +416,7 @@ class Hub:
 
     # -- what processes say
 
-    def _introduced(self, peer: Peer, body: memoryview) -> None:
+    def _introduced(self, peer: Peer, body: wire.Body) -> None:
         version = wire.opening_version(body, 1)
         if version is None:
             raise MalformedError("the first message is not Hello")
@@ -427,13 +435,31 @@ class Hub:
         peer.inbox_bytes = max(1, hello.inbox_bytes)
         if peer.kind == "worker":
             self._manifests[peer.name] = hello.manifest
-        self._routes.clear()
+        self._forget_routes()
         self._post(peer, wire.Welcome(wire.WIRE_VERSION, peer.name))
         if self.on_hello is not None:
             self.on_hello(peer.name, hello.manifest)
 
+    def _introduced_twice(self, peer: Peer, message: wire.Hello, size: int) -> None:
+        raise MalformedError("it says hello twice")
+
     def _called(self, peer: Peer, call: wire.Call, size: int) -> None:
-        fds = peer.connection.take_fds(call.fds) if call.fds else []
+        target = peer.routes.get((call.command, call.to))
+        if target is not None and target.has_room and call.kind != BROADCAST and not call.fds:
+            entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
+            if self.on_call is not None:
+                entry.payload = bytes(call.payload)
+            target.number = number = target.number + 1
+            target.outstanding[number] = entry
+            message = wire.Deliver(number, call.kind, peer.name, call.command, call.payload)
+            target.unhandled_bytes += self._post(target, message)
+            peer.credit.owed += size
+            if peer.credit.owed >= peer.credit.lump:
+                self._uncharge(peer, 0)
+            if self._next_sweep is None:
+                self._next_sweep = entry.started + _SWEEP_S
+            return
+        fds = peer.connection.take_fds(call.fds) if call.fds else _NO_FDS
         local = self._local.get(call.command)
         if local is not None and (call.to is None or call.to == SUPERVISOR):
             self._uncharge(peer, size)
@@ -442,17 +468,15 @@ class Hub:
         if call.kind == BROADCAST:
             self._called_all(peer, call, fds, size)
             return
-        target = self._routes.get((peer.kind, call.command, call.to))
-        if target is None or target is peer:
-            try:
-                target = self._find(peer, call)
-            except (MutoscopeError, PermissionError) as error:
-                self._uncharge(peer, size)
-                _close_fds(fds)
-                self._answer_error(peer, call.id, SUPERVISOR, to_record(error))
-                self._note(peer.name, call.to or "", call.command, call.kind, time.monotonic(), error)
-                return
-        entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, time.monotonic() + call.timeout_s)
+        try:
+            target = self._find(peer, call)
+        except (MutoscopeError, PermissionError) as error:
+            self._uncharge(peer, size)
+            _close_fds(fds)
+            self._answer_error(peer, call.id, SUPERVISOR, to_record(error))
+            self._note(peer.name, call.to or "", call.command, call.kind, time.monotonic(), error)
+            return
+        entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
         self._deliver(target, entry, call.payload, fds, give=True, size=size)
 
     def _called_all(self, peer: Peer, call: wire.Call, fds: list[int], size: int) -> None:
@@ -466,10 +490,10 @@ class Hub:
             self._answer_error(peer, call.id, SUPERVISOR, to_record(UnknownCommandError(why)))
             return
         self._post(peer, wire.Targets(call.id, tuple(targets)))
-        deadline = time.monotonic() + call.timeout_s
+        now = time.monotonic()
         self._uncharge(peer, size)
         for name, spec in targets.items():
-            entry = Outstanding(peer, call.id, peer.name, call.command, BROADCAST, deadline)
+            entry = Outstanding(peer, call.id, peer.name, call.command, BROADCAST, call.timeout_s, now)
             target = self._peers.get(name)
             try:
                 _permit(peer, spec)
@@ -489,8 +513,13 @@ class Hub:
         target = self._peers.get(name)
         if target is None or target.manifest is None:
             raise self._absence(name)
-        self._routes[peer.kind, call.command, call.to] = target
+        if target is not peer:
+            peer.routes[call.command, call.to] = target
         return target
+
+    def _forget_routes(self) -> None:
+        for peer in self._peers.values():
+            peer.routes.clear()
 
     def _absence(self, name: str) -> MutoscopeError:
         if name in self._peers:
@@ -503,7 +532,7 @@ class Hub:
         self, target: Peer, entry: Outstanding, packed: msgspec.Raw, fds: Sequence[int], *, give: bool, size: int
     ) -> int:
         """Send a command on, or keep it back while the target's inbox is full; return its number there."""
-        number = target.next_number()
+        target.number = number = target.number + 1
         target.outstanding[number] = entry
         message = wire.Deliver(number, entry.kind, entry.sender, entry.command, packed, len(fds))
         if self.on_call is not None:
@@ -511,7 +540,7 @@ class Hub:
         if entry.origin is not None and self._next_sweep is None:
             self._next_sweep = time.monotonic() + _SWEEP_S
         if target.has_room:
-            self._post_charged(target, message, fds, give=give)
+            target.unhandled_bytes += self._post(target, message, fds, give=give)
             if size and entry.origin is not None:
                 self._uncharge(entry.origin, size)
         else:
@@ -523,7 +552,7 @@ class Hub:
         target.unhandled_bytes += self._post(target, message, fds, give=give)
 
     def _uncharge(self, origin: Peer | None, size: int) -> None:
-        if origin is not None and size and not origin.closed:
+        if origin is not None and not origin.closed:
             due = origin.credit.add(size)
             if due:
                 self._post(origin, wire.Credit(due))
@@ -539,13 +568,14 @@ class Hub:
             self._post_charged(peer, event)
 
     def _returned(self, peer: Peer, message: wire.Return, size: int) -> None:
-        fds = peer.connection.take_fds(message.fds) if message.fds else []
+        fds = peer.connection.take_fds(message.fds) if message.fds else _NO_FDS
         entry = peer.outstanding.pop(message.id, None)
         if entry is None or (entry.origin is not None and entry.origin.closed):
             self.late_replies += 1
             _close_fds(fds)
             return
-        self._conclude(peer, entry, "ok")
+        if self.on_call is not None:
+            self._conclude(peer, entry, "ok")
         if entry.origin is not None:
             self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload, len(fds)), fds, give=True)
         elif entry.on_reply is not None:

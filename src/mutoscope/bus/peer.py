@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
-import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,8 +13,6 @@ from mutoscope.bus import wire
 from mutoscope.bus.flow import INBOX_BYTES, CreditAccount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from mutoscope.bus.commands import Manifest
     from mutoscope.bus.connection import Connection
 
@@ -50,32 +48,19 @@ class PeerStatistics(msgspec.Struct, frozen=True):
     events_dropped: int
 
 
-class Outstanding:
+class Outstanding(msgspec.Struct, gc=False):
     """A command that was delivered and not yet answered. `origin` is None for the supervisor's own."""
 
-    __slots__ = ("command", "deadline", "id", "kind", "on_reply", "origin", "payload", "reply_type", "sender", "started")
-
-    def __init__(
-        self,
-        origin: Peer | None,
-        call_id: int,
-        sender: str,
-        command: str,
-        kind: int,
-        deadline: float,
-        on_reply: Callable[[Any, Exception | None], None] | None = None,
-        reply_type: Any = Any,
-    ) -> None:
-        self.origin = origin
-        self.id = call_id
-        self.sender = sender
-        self.command = command
-        self.kind = kind
-        self.deadline = deadline
-        self.on_reply = on_reply
-        self.reply_type = reply_type
-        self.started = time.monotonic()
-        self.payload = b""
+    origin: Any  # the Peer that sent it
+    id: int
+    sender: str
+    command: str
+    kind: int
+    timeout_s: float
+    started: float
+    on_reply: Any = None
+    reply_type: Any = None
+    payload: bytes = b""
 
 
 class Held:
@@ -104,6 +89,7 @@ class Peer:
         self.credit = CreditAccount(window_bytes)
         self.held: collections.deque[Held] = collections.deque()
         self.outstanding: dict[int, Outstanding] = {}
+        self.routes: dict[tuple[str, str | None], Peer] = {}
         self.subscriptions: set[str] = set()
         self.goodbye: str | None = None
         self.closed = False
@@ -113,15 +99,10 @@ class Peer:
         self.sent = 0
         self.events_dropped = 0
         self._latest: dict[str, tuple[str, msgspec.Raw, int]] = {}
-        self._number = 0
+        self.number = 0
         self._unsent_peak = 0
         self._held_bytes = 0
         self._held_peak = 0
-
-    def next_number(self) -> int:
-        """Return a number for the next delivery."""
-        self._number += 1
-        return self._number
 
     @property
     def has_room(self) -> bool:

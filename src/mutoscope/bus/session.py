@@ -55,64 +55,34 @@ class EndpointStatistics(msgspec.Struct, frozen=True):
     problems: int
 
 
-class Pending:
+class Pending(msgspec.Struct, gc=False):
     """A call that waits for its answer, or the answers of a broadcast."""
 
-    __slots__ = (
-        "answers",
-        "command",
-        "done",
-        "error",
-        "expected",
-        "fds",
-        "kind",
-        "number",
-        "payload",
-        "posted",
-        "source",
-        "wake",
-    )
-
-    def __init__(self, number: int, command: str, kind: int, *, posted: bool = False) -> None:
-        self.number = number
-        self.command = command
-        self.kind = kind
-        self.posted = posted
-        self.done = False
-        self.payload: msgspec.Raw = NIL
-        self.error: Exception | None = None
-        self.fds: list[int] = []
-        self.source = ""
-        self.expected: tuple[str, ...] | None = None
-        self.answers: dict[str, msgspec.Raw | Exception] = {}
-        self.wake: threading.Lock | None = None
+    number: int
+    command: str
+    kind: int
+    posted: bool = False
+    done: bool = False
+    payload: msgspec.Raw = NIL
+    error: Exception | None = None
+    fds: list[int] = []
+    source: str = ""
+    expected: tuple[str, ...] | None = None
+    answers: dict[str, msgspec.Raw | Exception] = {}
+    wake: Any = None  # the lock on which another thread waits for `done`
 
 
-class Job:
-    """A command or an event that was received and waits to be handled. `id` 0: nobody waits for a result."""
+class Job(msgspec.Struct, gc=False):
+    """A command or an event that was received and waits to be handled. `id` 0 is an event."""
 
-    __slots__ = ("call", "fds", "id", "kind", "name", "sender", "size", "value")
-
-    def __init__(
-        self,
-        call: Callable[[Any], Any],
-        value: Any,
-        name: str,
-        sender: str,
-        size: int,
-        *,
-        call_id: int,
-        kind: int,
-        fds: list[int],
-    ) -> None:
-        self.call = call
-        self.value = value
-        self.name = name
-        self.sender = sender
-        self.size = size
-        self.id = call_id
-        self.kind = kind
-        self.fds = fds
+    call: Callable[[Any], Any]
+    value: Any
+    name: str
+    sender: str
+    size: int
+    id: int
+    kind: int
+    fds: list[int]
 
 
 class Session:
@@ -137,13 +107,15 @@ class Session:
         self.pending: dict[int, Pending] = {}
         self.posted_error: Exception | None = None
         self.posted: set[int] = set()
-        self.outgoing: collections.deque[bytearray] = collections.deque()
+        self.outgoing: collections.deque[bytes] = collections.deque()
         self.welcomed = False
+        self.open = False  # welcomed, and closed by neither side
         self.refused: str | None = None
         self.closed = False
         self.peer_closed = False
         self.close_reason = ""
         self.current_fds: list[int] = []
+        self._reply_types: dict[type[Command], tuple[int, Any]] = {}
         self._limit = inbox_bytes
         self._credit = CreditAccount(inbox_bytes)
         self._credit_lock = threading.Lock()
@@ -178,7 +150,7 @@ class Session:
         """Add the handlers of an object."""
         self.handlers.update(collect_handlers(owner))
 
-    def hello(self, manifest: Manifest) -> bytearray:
+    def hello(self, manifest: Manifest) -> bytes:
         """Return the first message."""
         return wire.pack(wire.hello(self.name, self._limit, manifest))
 
@@ -191,21 +163,17 @@ class Session:
         if not self.welcomed:
             raise ScopeStateError(f"{self.name} has not said hello on the bus yet")
 
-    def call(
-        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
-    ) -> tuple[int, Pending, bytearray]:
-        """Return (id, what will hold the answer, the message to send); the answer is expected from now on."""
-        self.check_open()
+    def call(self, kind: int, command: Command, to: str | None, timeout_s: float) -> tuple[Pending, bytes]:
+        """Return what will hold the answer, and the message to send; the answer is expected from now on."""
+        if not self.open:
+            self.check_open()
         name = message_name(type(command))
         packed = msgspec.Raw(payload.encode(command, name))
         number = next(self._numbers)
-        pending = Pending(number, name, kind, posted=posted)
-        if posted:
-            self.posted.add(number)
-        self.pending[number] = pending
-        return number, pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed))
+        pending = self.pending[number] = Pending(number, name, kind)
+        return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed))
 
-    def event(self, event: Event) -> bytearray:
+    def event(self, event: Event) -> bytes:
         """Return the message that publishes an event."""
         self.check_open()
         name = message_name(type(event))
@@ -223,23 +191,29 @@ class Session:
         elif name in self._last:
             self._happening(self._last[name], kind, callback, 0)
 
-    def forget(self, number: int) -> None:
+    def forget(self, pending: Pending) -> None:
         """Stop expecting an answer; one that comes later is counted and dropped."""
-        self.pending.pop(number, None)
-        self.posted.discard(number)
+        self.pending.pop(pending.number, None)
+        self.posted.discard(pending.number)
+
+    def _reply_type(self, kind: type[Command]) -> Any:
+        known = self._reply_types.get(kind)
+        if known is None or known[0] != len(kind.handled_by):
+            known = self._reply_types[kind] = (len(kind.handled_by), reply_type(kind))
+        return known[1]
 
     def reply(self, command: Command, pending: Pending, returns: Any) -> Any:
         """Return the value of an answered request, or raise what went wrong."""
         if pending.error is not None:
             raise pending.error
-        kind = reply_type(type(command)) if returns is None else returns
+        kind = self._reply_type(type(command)) if returns is None else returns
         return payload.decode(pending.payload, kind, f"reply of {pending.source} to {pending.command}")
 
     def replies(self, command: Command, pending: Pending, timeout_s: float, returns: Any) -> dict[str, Any]:
         """Return what each peer answered to a broadcast: its value, or an exception."""
         if pending.error is not None:
             raise pending.error
-        kind = reply_type(type(command)) if returns is None else returns
+        kind = self._reply_type(type(command)) if returns is None else returns
         if pending.expected is None:
             raise CommandTimeoutError(f"the supervisor did not take {pending.command} within {timeout_s:g} s")
         replies: dict[str, Any] = {}
@@ -257,21 +231,22 @@ class Session:
 
     # -- what this process hears
 
-    def hear(self, bodies: list[memoryview]) -> None:
+    def hear(self, bodies: list[wire.Body]) -> None:
         """Take in messages: answers are stored, commands and events are queued, receipts go out. No handler runs."""
+        decode, actions = wire.decode_downward, self._actions
         for body in bodies:
             self._received += 1
-            message = wire.decode_downward(body)
-            self._actions[type(message)](message, len(body) + wire.HEADER_BYTES)
+            message = decode(body)
+            actions[type(message)](message, len(body) + wire.HEADER_BYTES)
 
     def ended(self, reason: str) -> None:
         """Note that the stream ended; whoever waits hears it."""
         if self.peer_closed:
             return
         self.peer_closed = True
+        self.open = False
         self.close_reason = self.close_reason or reason
-        for number, pending in list(self.pending.items()):
-            self.pending.pop(number, None)
+        for pending in list(self.pending.values()):
             error = PeerDiedError(f"{pending.command} was not answered, the supervisor is gone: {self.close_reason}")
             self._finish(pending, error)
 
@@ -287,7 +262,6 @@ class Session:
             pending.answers[message.source] = message.payload
             self._collect(message.id, pending)
             return
-        del self.pending[message.id]
         pending.payload = message.payload
         pending.source = message.source
         pending.fds = fds
@@ -303,7 +277,6 @@ class Session:
             pending.answers[message.source] = error
             self._collect(message.id, pending)
             return
-        del self.pending[message.id]
         self._finish(pending, error)
 
     def _targets(self, message: wire.Targets, size: int) -> None:
@@ -314,10 +287,10 @@ class Session:
 
     def _collect(self, number: int, pending: Pending) -> None:
         if pending.expected is not None and len(pending.answers) >= len(pending.expected):
-            self.pending.pop(number, None)
             self._finish(pending, None)
 
     def _finish(self, pending: Pending, error: Exception | None) -> None:
+        self.pending.pop(pending.number, None)
         pending.error = error
         pending.done = True
         if pending.posted:
@@ -343,7 +316,7 @@ class Session:
         kind = message.kind
         if kind == SEND:
             self.outgoing.append(wire.pack(wire.Return(message.id, NIL)))
-        self._queue(Job(handler.call, command, message.command, message.sender, size, call_id=message.id, kind=kind, fds=fds))
+        self._queue(Job(handler.call, command, message.command, message.sender, size, message.id, kind, fds))
 
     def _happened(self, message: wire.Happened, size: int) -> None:
         if message.dropped:
@@ -363,11 +336,12 @@ class Session:
             logger.error("%s: an event of %s does not fit: %s", self.name, message.sender, error)
             self._handled_bytes(size)
         else:
-            self._queue(Job(callback, event, message.event, message.sender, size, call_id=0, kind=SEND, fds=[]))
+            self._queue(Job(callback, event, message.event, message.sender, size, 0, SEND, []))
 
     def _queue(self, job: Job) -> None:
         self._taken_bytes += job.size
-        self._inbox_peak = max(self._inbox_peak, self._taken_bytes - self._done_bytes)
+        if self._taken_bytes - self._done_bytes > self._inbox_peak:
+            self._inbox_peak = self._taken_bytes - self._done_bytes
         self.inbox.append(job)
 
     def _credited(self, message: wire.Credit, size: int) -> None:
@@ -392,7 +366,7 @@ class Session:
                 " install the same Mutoscope on both sides"
             )
             return
-        self.welcomed = True
+        self.welcomed = self.open = True
 
     def _refusal(self, message: wire.Refusal, size: int) -> None:
         self.refused = message.reason
@@ -427,7 +401,8 @@ class Session:
             elif job.id:
                 self.outgoing.append(_pack_error(lambda text: wire.Problem(job.sender, job.name, text), record))
         finally:
-            close_fds(self.current_fds)
+            if self.current_fds:
+                close_fds(self.current_fds)
             self.current_fds = outer
             self._handled += 1
             self._done_bytes += job.size
@@ -461,13 +436,13 @@ class Session:
             close_fds(job.fds)
         self.inbox.clear()
         self.closed = True
-        for number, pending in list(self.pending.items()):
-            self.pending.pop(number, None)
+        self.open = False
+        for pending in list(self.pending.values()):
             self._finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
         self.connection.close()
 
 
-def _pack_error(wrap: Callable[[Any], Any], record: Any) -> bytearray:
+def _pack_error(wrap: Callable[[Any], Any], record: Any) -> bytes:
     """Pack an error; where its arguments cannot be encoded, its text alone."""
     try:
         return wire.pack(wrap(record))

@@ -81,7 +81,7 @@ class ThreadedEndpoint:
         """Introduce the program to the hub and wait for its welcome; raises as :meth:`Endpoint.hello`."""
         with self._sending:
             self._transmit(self._session.hello(announced or Manifest()))
-        if not self._wait(self._session.check_welcome, threading.Lock(), time.monotonic() + timeout_s):
+        if not self._wait(self._session.check_welcome, _taken_lock(), time.monotonic() + timeout_s):
             self._session.check_welcome()
             raise CommandTimeoutError(f"the supervisor did not welcome {self.name} within {timeout_s:g} s")
         self._reader = threading.Thread(target=self._read_on, name=f"mutoscope-bus-{self.name}", daemon=True)
@@ -91,8 +91,7 @@ class ThreadedEndpoint:
 
     def send(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
         """Send a command and return once its handler's process has received and accepted it; see :meth:`Endpoint.send`."""
-        number, pending = self._start(SEND, command, to, timeout_s)
-        self._finish(number, pending, timeout_s)
+        pending = self._exchange(SEND, command, to, timeout_s)
         if pending.error is not None:
             raise pending.error
 
@@ -107,8 +106,7 @@ class ThreadedEndpoint:
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
         """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
-        number, pending = self._start(REQUEST, command, to, timeout_s)
-        self._finish(number, pending, timeout_s)
+        pending = self._exchange(REQUEST, command, to, timeout_s)
         try:
             return self._session.reply(command, pending, returns), pending.fds
         except Exception:
@@ -117,22 +115,24 @@ class ThreadedEndpoint:
 
     def broadcast(self, command: Command, timeout_s: float = 10.0, *, returns: Any = None) -> dict[str, Any]:
         """Send a command to everybody who handles it with ``delivery="broadcast"``; see :meth:`Endpoint.broadcast`."""
-        number, pending = self._start(BROADCAST, command, None, timeout_s)
-        assert pending.wake is not None
-        try:
-            self._wait(lambda: pending.done, pending.wake, time.monotonic() + timeout_s)
-        finally:
-            self._session.forget(number)
+        pending = self._exchange(BROADCAST, command, None, timeout_s)
         return self._session.replies(command, pending, timeout_s, returns)
 
     def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
         """As :meth:`send`, without waiting for the receipt: for bursts. :meth:`flush` waits for all of them."""
-        self._start(SEND, command, to, timeout_s, posted=True)
+        pending, packed = self._session.call(SEND, command, to, timeout_s)
+        pending.posted = True
+        self._session.posted.add(pending.number)
+        try:
+            self._charge(packed, timeout_s, pending.command)
+        except Exception:
+            self._session.forget(pending)
+            raise
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every posted command has been received; raises the first error since the last flush."""
         session = self._session
-        done = self._wait(lambda: not session.posted, threading.Lock(), time.monotonic() + timeout_s)
+        done = self._wait(lambda: not session.posted, _taken_lock(), time.monotonic() + timeout_s)
         error, session.posted_error = session.posted_error, None
         if error is not None:
             raise error
@@ -188,24 +188,27 @@ class ThreadedEndpoint:
 
     # -- sending
 
-    def _start(
-        self, kind: int, command: Command, to: str | None, timeout_s: float, *, posted: bool = False
-    ) -> tuple[int, Pending]:
-        number, pending, packed = self._session.call(kind, command, to, timeout_s, posted=posted)
-        if not posted:
-            pending.wake = threading.Lock()
-            pending.wake.acquire()
+    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float) -> Pending:
+        """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
+        deadline = time.monotonic() + timeout_s
+        wake = _taken_lock()
+        pending, packed = self._session.call(kind, command, to, timeout_s)
+        pending.wake = wake
         try:
             self._charge(packed, timeout_s, pending.command)
-        except Exception:
-            self._session.forget(number)
-            raise
-        return number, pending
+            if not self._wait(lambda: pending.done, wake, deadline):
+                self._session.check_open()
+                if kind != BROADCAST:
+                    pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+        finally:
+            if not pending.done:
+                self._session.forget(pending)
+        return pending
 
-    def _charge(self, packed: bytearray, timeout_s: float, what: str) -> None:
+    def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
         session, deadline = self._session, time.monotonic() + timeout_s
         while True:
-            if not session.window.has_room and not self._wait(lambda: session.window.has_room, threading.Lock(), deadline):
+            if not session.window.has_room and not self._wait(lambda: session.window.has_room, _taken_lock(), deadline):
                 session.check_open()
                 raise CommandTimeoutError(
                     f"{what} was not sent: {session.window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
@@ -217,7 +220,7 @@ class ThreadedEndpoint:
                     self._transmit(packed)
                     return
 
-    def _transmit(self, packed: bytearray) -> None:
+    def _transmit(self, packed: bytes) -> None:
         if not self._connection.send(packed):
             self._flush()
 
@@ -241,19 +244,8 @@ class ThreadedEndpoint:
 
     # -- waiting: one of those who wait reads for all
 
-    def _finish(self, number: int, pending: Pending, timeout_s: float) -> None:
-        assert pending.wake is not None
-        try:
-            done = self._wait(lambda: pending.done, pending.wake, time.monotonic() + timeout_s)
-        finally:
-            self._session.forget(number)
-        if not done:
-            self._session.check_open()
-            pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
-
     def _wait(self, done: Callable[[], bool], wake: threading.Lock, deadline: float) -> bool:
         """Return whether `done` came true before the deadline. `wake` is released by who finishes this, or hands over."""
-        wake.acquire(blocking=False)
         with self._waiting_lock:
             self._waiting[wake] = None
         try:
@@ -302,8 +294,8 @@ class ThreadedEndpoint:
             bodies = connection.receive(wait=wait)
             if bodies:
                 session.hear(bodies)
-            if connection.has_stray_fds:
-                raise MalformedError("descriptors came without a message that announces them")
+            if connection.loose_fds:
+                connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
         if connection.ended is not None:
@@ -346,3 +338,9 @@ class ThreadedEndpoint:
                 session.run(job)
                 if session.outgoing:
                     self._push()
+
+
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

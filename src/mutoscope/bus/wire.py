@@ -7,6 +7,7 @@ New fields only at the end and only with defaults; anything else raises :data:`W
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 import msgspec
@@ -198,35 +199,36 @@ class Happened(_Wire, tag=26, frozen=True):
     dropped: int = 0
 
 
+Body = bytes | memoryview
+"""A message without its length; a view where it is large."""
+
 Upward = Hello | Call | Return | Fail | Publish | Subscribe | Credit | Problem | CrashReport | Goodbye
 Downward = Welcome | Refusal | Deliver | Answer | Failure | Targets | Happened | Credit | Problem | Goodbye
 
-_encoder = msgspec.msgpack.Encoder()
-_upward = msgspec.msgpack.Decoder(Upward)
-_downward = msgspec.msgpack.Decoder(Downward)
-_tag_and_version = msgspec.msgpack.Decoder(tuple[int, int])
+_encode = msgspec.msgpack.Encoder().encode
+_pack_length = struct.Struct(">I").pack
+_upward = msgspec.msgpack.Decoder(Upward).decode
+_downward = msgspec.msgpack.Decoder(Downward).decode
 
 
-def pack(message: _Wire) -> bytearray:
+def pack(message: _Wire) -> bytes:
     """Return the message with its length in front, ready for the socket."""
-    packed = bytearray(64)
-    _encoder.encode_into(message, packed, HEADER_BYTES)
-    packed[:HEADER_BYTES] = (len(packed) - HEADER_BYTES).to_bytes(HEADER_BYTES, "big")
-    return packed
+    body = _encode(message)
+    return _pack_length(len(body)) + body
 
 
-def decode_upward(body: memoryview | bytes | bytearray) -> Any:
+def decode_upward(body: Body) -> Any:
     """Decode what a process sent to the hub; raises MalformedError."""
     try:
-        return _upward.decode(body)
+        return _upward(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedError(str(error)) from error
 
 
-def decode_downward(body: memoryview | bytes | bytearray) -> Any:
+def decode_downward(body: Body) -> Any:
     """Decode what the hub sent; raises MalformedError."""
     try:
-        return _downward.decode(body)
+        return _downward(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedError(str(error)) from error
 
@@ -239,7 +241,7 @@ class _Opening(msgspec.Struct, frozen=True, array_like=True):
 _opening = msgspec.msgpack.Decoder(_Opening)
 
 
-def opening_version(body: memoryview | bytes | bytearray, tag: int) -> int | None:
+def opening_version(body: Body, tag: int) -> int | None:
     """Return the version that an opening message names, whatever else it holds; None if it is no opening message."""
     try:
         opening = _opening.decode(body)
