@@ -138,8 +138,11 @@ def _ask(address: str, role: str, timeout_s: float, options: dict[str, Any]) -> 
     except ConnectionRefusedError as error:
         raise RingClosedError(f"no ring listens at {address!r}") from error
     with sock:
-        _send(sock, _Request(role, options), [])
-        data, fds = _receive(sock)
+        try:
+            _send(sock, _Request(role, options), [])
+            data, fds = _receive(sock)
+        except (ConnectionError, PeerDiedError) as error:
+            raise PeerDiedError(f"the ring at {address!r} hung up: it is another user's, or it is closing") from error
         answer = msgspec.msgpack.decode(data, type=_Answer)
         if answer.error is not None:
             raise from_record(answer.error)
