@@ -1,4 +1,4 @@
-"""A process of its own for the ring tests: ``ring_process.py ROLE ARGUMENTS``. It prints a line when it is ready, and its end."""
+"""A process of its own for the ring tests: ``ring_process.py ROLE ARGUMENTS``. It prints when it is ready, and its end."""
 
 from __future__ import annotations
 

@@ -75,7 +75,14 @@ class FrameRing:
     """
 
     def __init__(
-        self, slots: int, slot_bytes: int, *, name: str = "ring", standalone: bool = True, row_count: int = 16, first_id: int = 1
+        self,
+        slots: int,
+        slot_bytes: int,
+        *,
+        name: str = "ring",
+        standalone: bool = True,
+        row_count: int = 16,
+        first_id: int = 1,
     ) -> None:
         if not 4 <= slots <= _MAX_SLOTS:
             raise ConfigError(f"ring {name!r} needs 4 to {_MAX_SLOTS} slots, not {slots}")
