@@ -27,7 +27,7 @@ from mutoscope.app.scope import Scope
 from mutoscope.bench.harness import Bench, Report
 from mutoscope.bench.live import Counter, Looker
 from mutoscope.cameras import SimulatedCamera
-from mutoscope.model.errors import MutoscopeError
+from mutoscope.model.errors import MutoscopeError, PeerDiedError
 from mutoscope.runtime import Restart
 
 __all__ = ["FaultRun", "Outcome", "check_data_set", "left_behind", "marked_run", "run"]
@@ -38,6 +38,42 @@ RATE_HZ = 400.0
 WAIT_S = 30.0
 PATIENT = Restart(limit=1_000_000)
 ROLES = ("camera", "recorder", "Looker", "Counter")
+POINTS = {
+    "camera": (
+        "ring.claim.recorded",
+        "ring.claim.marked",
+        "ring.claim.granted",
+        "ring.publish.header",
+        "ring.publish.sequence",
+        "ring.publish.index",
+        "ring.publish.head",
+        "ring.publish.rung",
+    ),
+    "recorder": (
+        "ring.next.pinned",
+        "ring.next.checked",
+        "storage.append.pixels_written",
+        "storage.append.times_written",
+        "storage.append.frame_id_written",
+        "recorder.stored",
+        "ring.commit.prepared",
+        "ring.commit.flipped",
+        "recorder.committed",
+        "ring.release.unpinned",
+        "ring.wait.flagged",
+    ),
+    "Counter": (
+        "ring.next.pinned",
+        "ring.commit.prepared",
+        "ring.commit.flipped",
+        "table.claimed",
+        "table.filling",
+        "table.filled",
+        "table.sequenced",
+        "table.published",
+    ),
+}
+"""The named points of each role, in the order in which a frame passes them."""
 
 
 @dataclass
@@ -224,6 +260,24 @@ class FaultRun:
             outcome.problems.append(f"the scope ended with {self.scope.result}")
 
 
+def kill_points(library: Path) -> list[dict[str, dict[str, str]]]:
+    """Return environments in which every role dies at one of its named points, again and again, until each point had its turn.
+
+    Parameters
+    ----------
+    library : Path
+        The native core built with ``MUTOSCOPE_KILL_POINTS``, see :func:`mutoscope.frames._compile.compile_core`.
+    """
+    rounds = max(len(points) for points in POINTS.values())
+    return [
+        {
+            role: {"MUTOSCOPE_KILL_POINT": f"{points[number % len(points)]}:{passes}", "MUTOSCOPE_CORE_LIBRARY": str(library)}
+            for (role, points), passes in zip(POINTS.items(), (151, 173, 131), strict=True)
+        }
+        for number in range(rounds)
+    ]
+
+
 PROGRAM = """
 import sys, time
 from mutoscope.app.scope import Scope
@@ -256,19 +310,17 @@ def kill_above(folder: Path, seed: int, victim: str, *, outlive: bool = False, f
     camera = SimulatedCamera(shape=SHAPE, rate_hz=RATE_HZ, pattern="counter")
     text = PROGRAM.format(shape=SHAPE, rate=RATE_HZ, path=str(path), outlive=outlive, frames=frames)
     with marked_run() as mark:
-        program = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert program.stdout is not None
-        supervisor = int(program.stdout.readline())
-        acknowledged = 0
-        until = time.monotonic() + chance.uniform(0.2, 1.0)
-        while time.monotonic() < until or acknowledged == 0:
-            acknowledged = int(program.stdout.readline())
-        os.kill(supervisor if victim == "supervisor" else program.pid, signal.SIGKILL)
-        killed = time.monotonic()
+        with subprocess.Popen(
+            [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as program:
+            try:
+                supervisor, acknowledged = _watch(program, chance.uniform(0.2, 1.0))
+                os.kill(supervisor if victim == "supervisor" else program.pid, signal.SIGKILL)
+                killed = time.monotonic()
+            finally:
+                if victim == "supervisor":
+                    program.kill()
         outcome.kills[victim] = 1
-        if victim == "supervisor":
-            program.kill()
-        program.communicate()
         allowed = 2.0 if victim == "supervisor" else (30.0 if outlive else 10.0)
         outcome.problems += [
             f"{item} was left {allowed} s after the {victim} was killed" for item in left_behind(mark, allowed)
@@ -276,6 +328,22 @@ def kill_above(folder: Path, seed: int, victim: str, *, outlive: bool = False, f
         outcome.recovery_s.append(time.monotonic() - killed)
     outcome.problems += check_data_set(path, camera, acknowledged=frames if outlive and frames else acknowledged)
     return outcome
+
+
+def _watch(program: subprocess.Popen[str], seconds: float) -> tuple[int, int]:
+    """Read what the program prints for so long, and until a frame is stored; return its supervisor and the newest stored id."""
+    if program.stdout is None or program.stderr is None:
+        raise RuntimeError("the program's output is not read")
+    first = program.stdout.readline()
+    if not first:
+        raise PeerDiedError(f"the program did not start: {program.stderr.read()}")
+    acknowledged, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until or acknowledged == 0:
+        line = program.stdout.readline()
+        if not line:
+            raise PeerDiedError(f"the program ended by itself: {program.stderr.read()}")
+        acknowledged = int(line)
+    return int(first), acknowledged
 
 
 def run(
