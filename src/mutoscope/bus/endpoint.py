@@ -168,16 +168,14 @@ class Endpoint:
             What the handler raised, as its own class where that is a builtin or of :mod:`mutoscope.model.errors`, else as
             RemoteError; with the other process's traceback as ``remote_traceback``. Also as in :meth:`send`.
         """
-        value, fds = self.call_fds(command, to, timeout_s, returns=returns)
-        if fds:
-            close_fds(fds)
-        return value
+        pending = self._exchange(REQUEST, command, to, timeout_s)
+        return self._session.reply(command, pending, returns)
 
     def call_fds(
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
         """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
-        pending = self._exchange(REQUEST, command, to, timeout_s)
+        pending = self._exchange(REQUEST, command, to, timeout_s, wants_fds=True)
         try:
             return self._session.reply(command, pending, returns), pending.fds
         except Exception:
@@ -278,11 +276,6 @@ class Endpoint:
             self._handling = False
         return count
 
-    def take_fds(self) -> list[int]:
-        """Inside a handler: return the descriptors that came with its command; the caller owns them."""
-        taken, self._session.current_fds = self._session.current_fds, []
-        return taken
-
     def statistics(self) -> EndpointStatistics:
         """Return the counters."""
         return self._session.statistics()
@@ -303,10 +296,10 @@ class Endpoint:
 
     # -- waiting
 
-    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float) -> Pending:
+    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
         deadline = time.monotonic() + timeout_s
-        pending, packed = self._session.call(kind, command, to, timeout_s)
+        pending, packed = self._session.call(kind, command, to, timeout_s, wants_fds)
         try:
             self._charge(packed, timeout_s, pending.command)
             while not pending.done:
@@ -358,7 +351,7 @@ class Endpoint:
         if not wait and timeout_s > 0 and not self._poller.poll(timeout_s * 1000):
             return
         try:
-            session.hear(connection.receive(wait=wait))
+            session.hear(connection.receive(wait=wait, with_fds=bool(session.fd_calls)))
             if connection.loose_fds:
                 connection.check_loose_fds()
         except MalformedError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import heapq
 import logging
-import os
 import selectors
 import socket
 import time
@@ -43,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 OnReply = Callable[[Any, Exception | None], None]
 _SWEEP_S = 1.0
-_NO_FDS: list[int] = []
 
 
 class _Local(msgspec.Struct, frozen=True):
@@ -223,9 +221,7 @@ class Hub:
         local = {name: identity(entry.kind) for name, entry in self._local.items()}
         routes.check_routes(self._manifests if manifests is None else manifests, local)
 
-    def request(
-        self, name: str, command: Command, timeout_s: float, on_reply: OnReply | None = None, *, fds: Sequence[int] = ()
-    ) -> None:
+    def request(self, name: str, command: Command, timeout_s: float, on_reply: OnReply | None = None) -> None:
         """Send a command of the supervisor to one process, which may declare it ``delivery="supervisor"``.
 
         Parameters
@@ -239,8 +235,6 @@ class Hub:
         on_reply : callable(value, error), optional
             Called once, from the owner's loop or from within this call: with the reply and None, or with None and the
             exception.
-        fds : sequence of int
-            Descriptors that go along; they stay the caller's.
         """
         label = message_name(type(command))
         on_reply = on_reply or _log_reply(name, label)
@@ -252,7 +246,7 @@ class Hub:
         entry = Outstanding(
             None, 0, SUPERVISOR, label, REQUEST, timeout_s, time.monotonic(), on_reply, reply_type(type(command))
         )
-        number = self._deliver(peer, entry, packed, fds, give=False, size=0)
+        number = self._deliver(peer, entry, packed, 0)
         self._sequence += 1
         heapq.heappush(self._deadlines, (entry.started + timeout_s, self._sequence, peer, number))
         self._flush()
@@ -347,8 +341,6 @@ class Hub:
                     self._actions[type(message)](peer, message, len(body) + wire.HEADER_BYTES)
                 if peer.closed:
                     return
-            if connection.loose_fds:
-                connection.check_loose_fds()
         except MalformedError as error:
             logger.error("%s sent what is not a message and is cut off: %s", peer.name, error)
             self._lose(peer, f"its connection was closed, because it sent malformed data: {error}")
@@ -356,16 +348,14 @@ class Hub:
         if connection.ended is not None:
             self._lose(peer, peer.goodbye or connection.ended)
 
-    def _post(self, peer: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> int:
+    def _post(self, peer: Peer, message: Any, fds: Sequence[int] = ()) -> int:
         """Send a message and return its bytes; of many that are due in one turn of the loop, those to one peer go together."""
         if peer.closed:
-            if give:
-                _close_fds(fds)
             return 0
         packed = wire.pack(message)
         peer.sent += 1
         if fds or self._burst or peer.dirty:
-            peer.connection.queue(packed, fds, give=give)
+            peer.connection.queue(packed, fds)
         elif peer.connection.send(packed):
             return len(packed)
         if not peer.dirty:
@@ -406,7 +396,6 @@ class Hub:
         self._gone[peer.name] = reason
         self._forget_routes()
         for held in peer.held:
-            _close_fds(held.fds)
             self._uncharge(held.origin, held.size)
         peer.held.clear()
         outstanding, peer.outstanding = peer.outstanding, {}
@@ -445,7 +434,7 @@ class Hub:
 
     def _called(self, peer: Peer, call: wire.Call, size: int) -> None:
         target = peer.routes.get((call.command, call.to))
-        if target is not None and target.has_room and call.kind != BROADCAST and not call.fds:
+        if target is not None and target.has_room and call.kind != BROADCAST:
             entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
             if self.on_call is not None:
                 entry.payload = bytes(call.payload)
@@ -459,28 +448,25 @@ class Hub:
             if self._next_sweep is None:
                 self._next_sweep = entry.started + _SWEEP_S
             return
-        fds = peer.connection.take_fds(call.fds) if call.fds else _NO_FDS
         local = self._local.get(call.command)
         if local is not None and (call.to is None or call.to == SUPERVISOR):
             self._uncharge(peer, size)
-            self._call_local(peer, call, local, fds)
+            self._call_local(peer, call, local)
             return
         if call.kind == BROADCAST:
-            self._called_all(peer, call, fds, size)
+            self._called_all(peer, call, size)
             return
         try:
             target = self._find(peer, call)
         except (MutoscopeError, PermissionError) as error:
             self._uncharge(peer, size)
-            _close_fds(fds)
             self._answer_error(peer, call.id, SUPERVISOR, to_record(error))
             self._note(peer.name, call.to or "", call.command, call.kind, time.monotonic(), error)
             return
         entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
-        self._deliver(target, entry, call.payload, fds, give=True, size=size)
+        self._deliver(target, entry, call.payload, size)
 
-    def _called_all(self, peer: Peer, call: wire.Call, fds: list[int], size: int) -> None:
-        _close_fds(fds)
+    def _called_all(self, peer: Peer, call: wire.Call, size: int) -> None:
         found = routes.find_broadcast(call.command, self._manifests)
         targets = {name: spec for name, spec in found.items() if name != peer.name}
         if not found:
@@ -503,7 +489,7 @@ class Hub:
                 self._answer_error(peer, call.id, name, to_record(error))
                 self._note(peer.name, name, call.command, BROADCAST, entry.started, error)
             else:
-                self._deliver(target, entry, call.payload, (), give=False, size=0)
+                self._deliver(target, entry, call.payload, 0)
 
     def _find(self, peer: Peer, call: wire.Call) -> Peer:
         name, spec = routes.find_owner(call.command, call.to, self._manifests, {*self._peers, *self._gone})
@@ -528,28 +514,25 @@ class Hub:
             return PeerDiedError(f"{name} is not running: {self._gone[name]}")
         return UnknownCommandError(f'nobody is called "{name}"')
 
-    def _deliver(
-        self, target: Peer, entry: Outstanding, packed: msgspec.Raw, fds: Sequence[int], *, give: bool, size: int
-    ) -> int:
+    def _deliver(self, target: Peer, entry: Outstanding, packed: msgspec.Raw, size: int) -> int:
         """Send a command on, or keep it back while the target's inbox is full; return its number there."""
         target.number = number = target.number + 1
         target.outstanding[number] = entry
-        message = wire.Deliver(number, entry.kind, entry.sender, entry.command, packed, len(fds))
+        message = wire.Deliver(number, entry.kind, entry.sender, entry.command, packed)
         if self.on_call is not None:
             entry.payload = bytes(packed)
         if entry.origin is not None and self._next_sweep is None:
             self._next_sweep = time.monotonic() + _SWEEP_S
         if target.has_room:
-            target.unhandled_bytes += self._post(target, message, fds, give=give)
+            target.unhandled_bytes += self._post(target, message)
             if size and entry.origin is not None:
                 self._uncharge(entry.origin, size)
         else:
-            kept = tuple(fds) if give else tuple(os.dup(fd) for fd in fds)
-            target.hold(Held(number, message, kept, entry.origin, size))
+            target.hold(Held(number, message, entry.origin, size))
         return number
 
-    def _post_charged(self, target: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> None:
-        target.unhandled_bytes += self._post(target, message, fds, give=give)
+    def _post_charged(self, target: Peer, message: Any) -> None:
+        target.unhandled_bytes += self._post(target, message)
 
     def _uncharge(self, origin: Peer | None, size: int) -> None:
         if origin is not None and not origin.closed:
@@ -562,24 +545,21 @@ class Hub:
         if peer.unhandled_bytes < 0 or message.size < 0:
             raise MalformedError(f"it handled {message.size:,} bytes, more than it was sent")
         for held in peer.take_held():
-            self._post_charged(peer, held.message, held.fds, give=True)
+            self._post_charged(peer, held.message)
             self._uncharge(held.origin, held.size)
         for event in peer.take_latest():
             self._post_charged(peer, event)
 
     def _returned(self, peer: Peer, message: wire.Return, size: int) -> None:
-        fds = peer.connection.take_fds(message.fds) if message.fds else _NO_FDS
         entry = peer.outstanding.pop(message.id, None)
         if entry is None or (entry.origin is not None and entry.origin.closed):
             self.late_replies += 1
-            _close_fds(fds)
             return
         if self.on_call is not None:
             self._conclude(peer, entry, "ok")
         if entry.origin is not None:
-            self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload, len(fds)), fds, give=True)
+            self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload))
         elif entry.on_reply is not None:
-            _close_fds(fds)
             try:
                 value = payload.decode(message.payload, entry.reply_type, f"reply of {peer.name} to {entry.command}")
             except BadPayloadError as error:
@@ -649,8 +629,7 @@ class Hub:
 
     # -- the supervisor's own commands
 
-    def _call_local(self, peer: Peer, call: wire.Call, local: _Local, fds: list[int]) -> None:
-        _close_fds(fds)
+    def _call_local(self, peer: Peer, call: wire.Call, local: _Local) -> None:
         started = time.monotonic()
         if call.kind == BROADCAST:
             self._post(peer, wire.Targets(call.id, (SUPERVISOR,)))
@@ -674,7 +653,8 @@ class Hub:
         if error is None:
             try:
                 packed = NIL if call.kind == SEND else msgspec.Raw(payload.encode(value, f"reply to {call.command}"))
-                self._post(peer, wire.Answer(call.id, SUPERVISOR, packed, len(fds)), fds)
+                wanted = tuple(fds) if call.wants_fds else ()
+                self._post(peer, wire.Answer(call.id, SUPERVISOR, packed, len(wanted)), wanted)
             except (BadPayloadError, OSError, ValueError) as refused:
                 error = refused
         if error is not None:
@@ -717,11 +697,6 @@ def _permit(peer: Peer, spec: HandlerSpec) -> None:
         raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
     if peer.kind == "page" and not spec.page:
         raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
-
-
-def _close_fds(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _log_reply(name: str, command: str) -> OnReply:

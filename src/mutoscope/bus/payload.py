@@ -92,15 +92,15 @@ def _decode_custom(kind: Any, value: Any) -> Any:
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
 
 
-def encode(value: Any, what: str) -> bytes:
+def encode(value: Any, *what: str) -> bytes:
     """Encode a payload.
 
     Parameters
     ----------
     value : object
         Plain values, Structs, dataclasses, NumPy scalars and arrays (without objects), nested as one likes.
-    what : str
-        Named in the error.
+    *what : str
+        Named in the error, joined.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def encode(value: Any, what: str) -> bytes:
     try:
         packed = _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError, msgspec.MsgspecError) as error:
-        raise BadPayloadError(f"{what} cannot be encoded: {error}") from error
+        raise BadPayloadError(f"{''.join(what)} cannot be encoded: {error}") from error
     if len(packed) > MAX_PAYLOAD_BYTES:
-        raise BadPayloadError(f"{what} has {len(packed):,} bytes, at most {MAX_PAYLOAD_BYTES:,} go in one message")
+        raise BadPayloadError(f"{''.join(what)} has {len(packed):,} bytes, at most {MAX_PAYLOAD_BYTES:,} go in one message")
     return packed
 
 
@@ -125,7 +125,7 @@ def decoder(kind: Any = Any) -> Callable[[Buffer], Any]:
         raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be sent: {error}") from error
 
 
-def decode(payload: Buffer, kind: Any, what: str) -> Any:
+def decode(payload: Buffer, kind: Any, *what: str) -> Any:
     """Decode one payload to `kind`; NumPy arrays arrive as writable copies.
 
     Raises
@@ -136,7 +136,7 @@ def decode(payload: Buffer, kind: Any, what: str) -> Any:
     try:
         return decoder(kind)(payload)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise BadPayloadError(f"{what}: {error}") from error
+        raise BadPayloadError(f"{''.join(what)}: {error}") from error
 
 
 def check_encodable(kind: Any, what: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +65,11 @@ class Outstanding(msgspec.Struct, gc=False):
 class Held:
     """A delivery that waits for room in its target's inbox."""
 
-    __slots__ = ("fds", "message", "number", "origin", "size")
+    __slots__ = ("message", "number", "origin", "size")
 
-    def __init__(self, number: int, message: wire.Deliver, fds: tuple[int, ...], origin: Peer | None, size: int) -> None:
+    def __init__(self, number: int, message: wire.Deliver, origin: Peer | None, size: int) -> None:
         self.number = number
         self.message = message
-        self.fds = fds
         self.origin = origin
         self.size = size
 
@@ -123,7 +121,7 @@ class Peer:
             yield held
 
     def forget_held(self) -> list[Held]:
-        """Drop what nobody waits for any more; return it, its descriptors closed."""
+        """Drop what nobody waits for any more; return it."""
         if not self.held:
             return []
         dropped = [held for held in self.held if held.number not in self.outstanding]
@@ -131,8 +129,6 @@ class Peer:
             self.held = collections.deque(held for held in self.held if held.number in self.outstanding)
             for held in dropped:
                 self._held_bytes -= len(held.message.payload)
-                for fd in held.fds:
-                    os.close(fd)
         return dropped
 
     def keep_latest(self, event: str, sender: str, packed: msgspec.Raw) -> None:

@@ -82,7 +82,6 @@ class Job(msgspec.Struct, gc=False):
     size: int
     id: int
     kind: int
-    fds: list[int]
 
 
 class Session:
@@ -114,7 +113,7 @@ class Session:
         self.closed = False
         self.peer_closed = False
         self.close_reason = ""
-        self.current_fds: list[int] = []
+        self.fd_calls: set[int] = set()  # unanswered calls that want descriptors; while there are any, reads keep them
         self._reply_types: dict[type[Command], tuple[int, Any]] = {}
         self._limit = inbox_bytes
         self._credit = CreditAccount(inbox_bytes)
@@ -163,7 +162,9 @@ class Session:
         if not self.welcomed:
             raise ScopeStateError(f"{self.name} has not said hello on the bus yet")
 
-    def call(self, kind: int, command: Command, to: str | None, timeout_s: float) -> tuple[Pending, bytes]:
+    def call(
+        self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False
+    ) -> tuple[Pending, bytes]:
         """Return what will hold the answer, and the message to send; the answer is expected from now on."""
         if not self.open:
             self.check_open()
@@ -171,7 +172,9 @@ class Session:
         packed = msgspec.Raw(payload.encode(command, name))
         number = next(self._numbers)
         pending = self.pending[number] = Pending(number, name, kind)
-        return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed))
+        if wants_fds:
+            self.fd_calls.add(number)
+        return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed, wants_fds))
 
     def event(self, event: Event) -> bytes:
         """Return the message that publishes an event."""
@@ -207,7 +210,7 @@ class Session:
         if pending.error is not None:
             raise pending.error
         kind = self._reply_type(type(command)) if returns is None else returns
-        return payload.decode(pending.payload, kind, f"reply of {pending.source} to {pending.command}")
+        return payload.decode(pending.payload, kind, "reply of ", pending.source, " to ", pending.command)
 
     def replies(self, command: Command, pending: Pending, timeout_s: float, returns: Any) -> dict[str, Any]:
         """Return what each peer answered to a broadcast: its value, or an exception."""
@@ -223,7 +226,7 @@ class Session:
                 answer = CommandTimeoutError(f"{source} did not answer {pending.command} within {timeout_s:g} s")
             elif not isinstance(answer, Exception):
                 try:
-                    answer = payload.decode(answer, kind, f"reply of {source} to {pending.command}")
+                    answer = payload.decode(answer, kind, "reply of ", source, " to ", pending.command)
                 except BadPayloadError as error:
                     answer = error
             replies[source] = answer
@@ -253,12 +256,13 @@ class Session:
     def _answered(self, message: wire.Answer, size: int) -> None:
         fds = self.connection.take_fds(message.fds) if message.fds else []
         pending = self.pending.get(message.id)
+        if self.fd_calls:
+            self.fd_calls.discard(message.id)
         if pending is None:
             self._late += 1
             close_fds(fds)
             return
         if pending.kind == BROADCAST:
-            close_fds(fds)
             pending.answers[message.source] = message.payload
             self._collect(message.id, pending)
             return
@@ -269,6 +273,7 @@ class Session:
 
     def _failed(self, message: wire.Failure, size: int) -> None:
         pending = self.pending.get(message.id)
+        self.fd_calls.discard(message.id)
         if pending is None:
             self._late += 1
             return
@@ -302,21 +307,19 @@ class Session:
             wake(pending.wake)
 
     def _delivered(self, message: wire.Deliver, size: int) -> None:
-        fds = self.connection.take_fds(message.fds) if message.fds else []
         handler: Handler | None = self.handlers.get(message.command)
         try:
             if handler is None:
                 raise UnknownCommandError(f"{self.name} does not handle {message.command}")
             command = payload.decode(message.payload, handler.kind, message.command)
         except (UnknownCommandError, BadPayloadError) as error:
-            close_fds(fds)
             self.outgoing.append(wire.pack(wire.Fail(message.id, to_record(error))))
             self._handled_bytes(size)
             return
         kind = message.kind
         if kind == SEND:
             self.outgoing.append(wire.pack(wire.Return(message.id, NIL)))
-        self._queue(Job(handler.call, command, message.command, message.sender, size, message.id, kind, fds))
+        self._queue(Job(handler.call, command, message.command, message.sender, size, message.id, kind))
 
     def _happened(self, message: wire.Happened, size: int) -> None:
         if message.dropped:
@@ -336,7 +339,7 @@ class Session:
             logger.error("%s: an event of %s does not fit: %s", self.name, message.sender, error)
             self._handled_bytes(size)
         else:
-            self._queue(Job(callback, event, message.event, message.sender, size, 0, SEND, []))
+            self._queue(Job(callback, event, message.event, message.sender, size, 0, SEND))
 
     def _queue(self, job: Job) -> None:
         self._taken_bytes += job.size
@@ -386,11 +389,10 @@ class Session:
 
     def run(self, job: Job) -> None:
         """Run one handler or event callback and queue its reply. What it raises goes to whoever sent the command."""
-        outer, self.current_fds = self.current_fds, job.fds
         try:
             value = job.call(job.value)
             if job.kind != SEND:
-                packed = msgspec.Raw(payload.encode(value, f"reply of {self.name} to {job.name}"))
+                packed = msgspec.Raw(payload.encode(value, "reply of ", self.name, " to ", job.name))
                 self.outgoing.append(wire.pack(wire.Return(job.id, packed)))
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
             self._handler_errors += 1
@@ -401,9 +403,6 @@ class Session:
             elif job.id:
                 self.outgoing.append(_pack_error(lambda text: wire.Problem(job.sender, job.name, text), record))
         finally:
-            if self.current_fds:
-                close_fds(self.current_fds)
-            self.current_fds = outer
             self._handled += 1
             self._done_bytes += job.size
             self._handled_bytes(job.size)
@@ -432,8 +431,6 @@ class Session:
 
     def close(self) -> None:
         """Drop the queue, fail whoever waits, close the socket."""
-        for job in self.inbox:
-            close_fds(job.fds)
         self.inbox.clear()
         self.closed = True
         self.open = False

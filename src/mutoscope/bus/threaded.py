@@ -97,16 +97,14 @@ class ThreadedEndpoint:
 
     def request(self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None) -> Any:
         """Send a command and return its handler's reply; see :meth:`Endpoint.request`."""
-        value, fds = self.call_fds(command, to, timeout_s, returns=returns)
-        if fds:
-            close_fds(fds)
-        return value
+        pending = self._exchange(REQUEST, command, to, timeout_s)
+        return self._session.reply(command, pending, returns)
 
     def call_fds(
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
         """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
-        pending = self._exchange(REQUEST, command, to, timeout_s)
+        pending = self._exchange(REQUEST, command, to, timeout_s, wants_fds=True)
         try:
             return self._session.reply(command, pending, returns), pending.fds
         except Exception:
@@ -188,11 +186,11 @@ class ThreadedEndpoint:
 
     # -- sending
 
-    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float) -> Pending:
+    def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
         deadline = time.monotonic() + timeout_s
         wake = _taken_lock()
-        pending, packed = self._session.call(kind, command, to, timeout_s)
+        pending, packed = self._session.call(kind, command, to, timeout_s, wants_fds)
         pending.wake = wake
         try:
             self._charge(packed, timeout_s, pending.command)
@@ -291,7 +289,7 @@ class ThreadedEndpoint:
         in_flight = session.window.in_flight
         queued = len(session.inbox)
         try:
-            bodies = connection.receive(wait=wait)
+            bodies = connection.receive(wait=wait, with_fds=bool(session.fd_calls))
             if bodies:
                 session.hear(bodies)
             if connection.loose_fds:

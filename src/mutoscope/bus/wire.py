@@ -85,7 +85,7 @@ class Call(_Wire, tag=2, frozen=True):
     to: str | None
     timeout_s: float
     payload: msgspec.Raw
-    fds: int = 0
+    wants_fds: bool = False
 
 
 class Return(_Wire, tag=3, frozen=True):
@@ -93,7 +93,6 @@ class Return(_Wire, tag=3, frozen=True):
 
     id: int
     payload: msgspec.Raw
-    fds: int = 0
 
 
 class Fail(_Wire, tag=4, frozen=True):
@@ -163,11 +162,10 @@ class Deliver(_Wire, tag=22, frozen=True):
     sender: str
     command: str
     payload: msgspec.Raw
-    fds: int = 0
 
 
 class Answer(_Wire, tag=23, frozen=True):
-    """The reply of `source` to the Call of this id."""
+    """The reply of `source` to the Call of this id; `fds` descriptors come with it, if the Call wanted them."""
 
     id: int
     source: str
