@@ -90,18 +90,15 @@ def _version(distribution: str) -> str | None:
 
 
 def _core(problems: list[str]) -> dict[str, Any]:
-    from mutoscope.frames._compile import CORE_DIR, LIBRARY_NAME
-
-    library = Path(os.environ.get("MUTOSCOPE_CORE_LIBRARY") or CORE_DIR / LIBRARY_NAME)
     try:
         from mutoscope.frames import FrameRing
+        from mutoscope.frames._native import library
 
-        with FrameRing(slots=4, slot_bytes=4096, name="doctor"):
-            pass
-    except (MutoscopeError, OSError, ImportError, AttributeError) as error:
-        problems.append(f"the native core does not work: {error}; reinstall mutoscope")
-        return {"library": str(library), "loads": False}
-    return {"library": str(library), "loads": True}
+        FrameRing(slots=4, slot_bytes=4096, name="doctor").close()
+    except (MutoscopeError, OSError, AttributeError) as error:
+        problems.append(f"the native core does not work: {error}")
+        return {"library": None, "loads": False}
+    return {"library": library._name, "loads": True}
 
 
 def _limits(folder: Path, problems: list[str]) -> dict[str, Any]:

@@ -1,0 +1,189 @@
+"""What cannot be: one clear sentence, exit code 2, no traceback, nothing left running, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import tifffile
+
+from command_line import mutoscope
+
+SCRIPTS = {
+    "missing_worker.py": """
+import mutoscope as ms
+import vanishing
+
+with ms.Scope(camera=ms.cameras.SimulatedCamera(shape=(32, 32)), workers=[vanishing.Worker]) as scope:
+    scope.acquire(frames=1)
+""",
+    "bad_setting.py": """
+import mutoscope as ms
+
+ms.cameras.SimulatedCamera(shape=(32, 32), rate_hz=-5)
+""",
+    "unknown_setting.py": """
+import mutoscope as ms
+
+ms.cameras.SimulatedCamera(shape=(32, 32), exposuer_ms=2.0)
+""",
+    "bad_field.py": """
+import mutoscope as ms
+
+class SetThreshold(ms.Command):
+    value: float
+
+class Counter(ms.Worker):
+    @ms.handles(SetThreshold)
+    def set_threshold(self, command):
+        return command.value
+
+if __name__ == "__main__":
+    with ms.Scope(camera=ms.cameras.SimulatedCamera(shape=(32, 32)), workers=[Counter]) as scope:
+        scope.request(SetThreshold(value="much"))
+""",
+    "two_of_one_name.py": """
+import mutoscope as ms
+
+class Counter(ms.Worker):
+    pass
+
+if __name__ == "__main__":
+    with ms.Scope(camera=ms.cameras.SimulatedCamera(shape=(32, 32)), workers=[Counter, Counter]):
+        pass
+""",
+    "no_frames.py": """
+import mutoscope as ms
+
+if __name__ == "__main__":
+    with ms.Scope(camera=ms.cameras.SimulatedCamera(shape=(32, 32))) as scope:
+        scope.acquire(frames=0)
+""",
+    "unknown_camera.py": """
+import mutoscope as ms
+
+class Watcher(ms.Worker):
+    def setup(self):
+        self.frames = self.reader("camrea")
+
+if __name__ == "__main__":
+    with ms.Scope(camera=ms.cameras.SimulatedCamera(shape=(32, 32)), workers=[Watcher]):
+        pass
+""",
+}
+
+CASES = [
+    # words typed, words that the sentence holds
+    ("dem", ["dem", "demo"]),
+    ("--frames 5", ["--frames"]),
+    ("demo --fames 5", ["--fames", "--frames"]),
+    ("demo 5", ["5"]),
+    ("demo --frames -3", ["frames", "-3"]),
+    ("demo --frames 0", ["frames", "0"]),
+    ("demo --frames many", ["--frames", "many"]),
+    ("demo --seconds 0", ["seconds", "0"]),
+    ("demo --seconds nan", ["seconds", "nan"]),
+    ("demo --frames 5 --seconds 2", ["frames", "seconds"]),
+    ("demo --rate-hz 0", ["rate", "0"]),
+    ("demo --rate-hz inf", ["rate", "inf"]),
+    ("demo --shape 0 512", ["shape", "0"]),
+    ("demo --shape 512", ["--shape"]),
+    ("demo --shape 99999 512", ["shape", "32768"]),
+    ("demo --shape 32768 32768", ["GiB|bytes|memory"]),
+    ("demo --seed -1", ["seed", "-1"]),
+    ("demo --frames 5 --out taken.ome.zarr", ["taken.ome.zarr", "--overwrite"]),
+    ("demo --frames 5 --out notes.txt", ["notes.txt", "file"]),
+    ("demo --frames 5 --out notes.txt/run.ome.zarr", ["notes.txt", "file"]),
+    ("demo --frames 5 --out /proc/nowhere", ["/proc/nowhere"]),
+    ("replay", ["replay"]),
+    ("replay nothing.tif", ["nothing.tif"]),
+    ("replay empty", ["empty"]),
+    ("replay empty.tif", ["empty.tif"]),
+    ("replay notes.txt", ["notes.txt"]),
+    ("replay cut.tif", ["cut.tif"]),
+    ("replay colour.png", ["--colour|colour"]),
+    ("replay colour --colour gren", ["gren", "green"]),
+    ("replay grey.tif --rate-hz -1", ["rate", "-1"]),
+    ("replay grey.tif --frames -1", ["frames", "-1"]),
+    ("run", ["run"]),
+    ("run nothing.py", ["nothing.py"]),
+    ("run empty", ["empty"]),
+    ("run bad_setting.py", ["rate_hz", "-5"]),
+    ("run unknown_setting.py", ["exposuer_ms", "exposure_ms"]),
+    ("run bad_field.py", ["value", "SetThreshold"]),
+    ("run two_of_one_name.py", ["Counter", "name"]),
+    ("run no_frames.py", ["frames", "0"]),
+    ("run unknown_camera.py", ["camrea", "camera"]),
+    ("info nothing.ome.zarr", ["nothing.ome.zarr"]),
+    ("info notes.txt", ["notes.txt"]),
+    ("info empty", ["empty"]),
+    ("recover nothing.ome.zarr", ["nothing.ome.zarr"]),
+    ("recover empty", ["empty"]),
+    ("bench", ["bench"]),
+    ("bench rng", ["rng", "ring"]),
+    ("doctor now", ["now"]),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with things that are not what was hoped for."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "notes.txt").write_text("not an image\n", encoding="utf-8")
+    (tmp_path / "taken.ome.zarr").mkdir()
+    tifffile.imwrite(tmp_path / "grey.tif", np.zeros((4, 32, 32), "uint16"), photometric="minisblack")
+    whole = (tmp_path / "grey.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    (tmp_path / "colour").mkdir()
+    imageio.imwrite(tmp_path / "colour.png", np.zeros((32, 32, 3), "uint8"))
+    imageio.imwrite(tmp_path / "colour" / "0.png", np.zeros((32, 32, 3), "uint8"))
+    for name, text in SCRIPTS.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def listing(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize(("line", "expected"), CASES, ids=[line for line, _ in CASES])
+def test_bad_input_is_one_sentence(folder: Path, line: str, expected: list[str]) -> None:
+    before = listing(folder)
+    done = mutoscope(folder, *line.split(), timeout_s=60.0)
+    assert done.code == 2, done.describe()
+    assert "Traceback" not in done.stdout + done.stderr, done.describe()
+    sentences = done.stderr.splitlines()
+    assert len(sentences) == 1, done.describe()
+    assert sentences[0].startswith("mutoscope: "), done.describe()
+    for words in expected:
+        assert any(word in sentences[0] for word in words.split("|")), done.describe()
+    assert listing(folder) == before, "something was written"
+
+
+def test_a_worker_whose_module_is_gone_is_named(tmp_path: Path) -> None:
+    """The class was imported from a module that its own process cannot find."""
+    (tmp_path / "scope.py").write_text(SCRIPTS["missing_worker.py"].replace("import vanishing", VANISHING), encoding="utf-8")
+    done = mutoscope(tmp_path, "run", "scope.py", timeout_s=60.0)
+    assert done.code == 2, done.describe()
+    assert "Traceback" not in done.stderr, done.describe()
+    assert "vanishing" in done.stderr, done.describe()
+
+
+VANISHING = """
+import pathlib
+pathlib.Path("vanishing.py").write_text("import mutoscope\\nclass Worker(mutoscope.Worker):\\n    pass\\n")
+import vanishing
+pathlib.Path("vanishing.py").unlink()
+import shutil
+shutil.rmtree("__pycache__", ignore_errors=True)
+"""
+
+
+def test_help_and_version_are_no_errors(tmp_path: Path) -> None:
+    for words in ([], ["--help"], ["demo", "--help"], ["--version"]):
+        done = mutoscope(tmp_path, *words)
+        assert done.code == 0, done.describe()
+        assert done.stdout

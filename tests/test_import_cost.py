@@ -1,0 +1,68 @@
+"""What `import mutoscope` costs, and that nothing of the extras comes with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+LIST_MODULES = "import sys; {}; print(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+NOT_OF_THE_CORE = {
+    *("IPython", "aiohttp", "imagecodecs", "imageio", "napari", "PIL", "pymmcore", "pymmcore_plus", "scipy", "tensorstore"),
+    *("tifffile", "useq", "zarr", "zmq"),
+}
+NOT_BEFORE_USE = {"cloudpickle", "cyclopts", "rich"}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after a statement."""
+    done = subprocess.run([sys.executable, "-c", LIST_MODULES.format(statement)], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def seconds_of(statement: str) -> float:
+    """Return how long a fresh interpreter takes for a statement."""
+    text = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
+    return float(subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import mutoscope",
+        "import mutoscope; mutoscope.Scope; mutoscope.Worker; mutoscope.Command",
+        "import mutoscope; mutoscope.cameras.SimulatedCamera; mutoscope.storage.open_reader",
+        "import mutoscope.app.demo, mutoscope.app.replay, mutoscope.app.session",
+        "import mutoscope.cli",
+    ],
+)
+def test_no_extra_is_imported(statement: str) -> None:
+    assert not modules_after(statement) & NOT_OF_THE_CORE
+    assert not modules_after(statement) & NOT_BEFORE_USE
+
+
+def test_the_list_names_every_extra() -> None:
+    """A new extra must come into the list above."""
+    extras = {
+        requirement.split(";")[0].strip() for requirement in metadata.requires("mutoscope") or () if "extra ==" in requirement
+    }
+    names = {requirement.split(">")[0].split("[")[0].strip() for requirement in extras}
+    modules = {"pyzmq": "zmq", "useq-schema": "useq", "pymmcore-plus": "pymmcore_plus"}
+    assert {modules.get(name, name) for name in names} <= NOT_OF_THE_CORE
+
+
+def test_the_command_line_imports_what_it_needs_only_when_called() -> None:
+    loaded = modules_after("import mutoscope.cli._commands")
+    assert not loaded & NOT_OF_THE_CORE
+    assert "numpy" not in loaded
+
+
+def test_it_costs_little_more_than_what_it_stands_on() -> None:
+    """At most 100 ms more than NumPy and msgspec; the smallest of some turns, as other work only adds."""
+    bare, ours = [], []
+    for _ in range(5):
+        bare.append(seconds_of("import numpy, msgspec"))
+        ours.append(seconds_of("import numpy, msgspec, mutoscope"))
+    assert min(ours) - min(bare) < 0.1
