@@ -1,6 +1,6 @@
 """A writer that a test ends with SIGKILL: prints one line for every frame that is acknowledged, after it is.
 
-python storage_child.py PATH (scenario|stream)
+python storage_child.py PATH (scenario|stream|reopen)
 """
 
 from __future__ import annotations
@@ -55,5 +55,14 @@ def stream(path: str) -> None:
             append(writer, 1)
 
 
+def reopen(path: str) -> None:
+    """Close and go on, again and again: the declared length, the last index and the end of the file keep changing."""
+    storage.create_recording(path, {"camera": FAST})
+    say("ready")
+    while True:
+        with storage.open_image_writer(path, "camera", continue_=True) as writer:
+            append(writer, 3)
+
+
 if __name__ == "__main__":
-    {"scenario": scenario, "stream": stream}[sys.argv[2]](sys.argv[1])
+    {"scenario": scenario, "stream": stream, "reopen": reopen}[sys.argv[2]](sys.argv[1])

@@ -17,23 +17,23 @@ def zarr_ids(image: Path) -> np.ndarray:
     return zarr.open_group(image, mode="r")["frames/frame_id"][:]
 
 
-def zarr_frames(image: Path, count: int) -> np.ndarray:
-    """Return the first frames as zarr-python reads them."""
+def zarr_frames(image: Path, count: int, first: int = 0) -> np.ndarray:
+    """Return the frames `first` to `count` as zarr-python reads them."""
     array = zarr.open_group(image, mode="r")["0"]
     assert array.shape[0] >= count
-    return array[:count]
+    return array[first:count]
 
 
-def zarrs_frames(image: Path, count: int) -> np.ndarray:
-    """Return the first frames as the Rust codecs of zarrs read them."""
+def zarrs_frames(image: Path, count: int, first: int = 0) -> np.ndarray:
+    """Return the frames `first` to `count` as the Rust codecs of zarrs read them."""
     with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        return zarr.open_group(image, mode="r")["0"][:count]
+        return zarr.open_group(image, mode="r")["0"][first:count]
 
 
-def tensorstore_frames(image: Path, count: int) -> np.ndarray:
-    """Return the first frames as tensorstore reads them."""
+def tensorstore_frames(image: Path, count: int, first: int = 0) -> np.ndarray:
+    """Return the frames `first` to `count` as tensorstore reads them."""
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(image / "0")}}
-    return tensorstore.open(spec, recheck_cached_data=True).result()[:count].read().result()
+    return tensorstore.open(spec, recheck_cached_data=True).result()[first:count].read().result()
 
 
 READERS: dict[str, Any] = {"zarr-python": zarr_frames, "tensorstore": tensorstore_frames, "zarrs": zarrs_frames}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mutoscope import storage
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, percentile
 
 __all__ = ["CASES", "run"]
 
@@ -71,6 +71,7 @@ def _measure(bench: Bench, place: Path, name: str, shape: tuple[int, int], frame
     period_us = 1e6 / rate_hz
     note = f"the period of {rate_hz:g} frames a second is the bound"
     bench.figure(f"{name}: append p50", done.of("recording", "p50_us"), unit="us")
+    bench.figure(f"{name}: raw write p99", done.of("raw write", "p99_us"), unit="us")
     bench.figure(f"{name}: append p99", done.of("recording", "p99_us"), unit="us", at_most=period_us, note=note)
     bench.figure(f"{name}: append max", done.of("recording", "max_us"), unit="us")
 
@@ -79,15 +80,16 @@ def _raw(place: Path, images: Sequence[NDArray[Any]], frames: int) -> dict[str, 
     path = place / "raw"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
-        began = time.perf_counter()
+        stamps = [time.perf_counter()]
         for number in range(frames):
             pixels: Any = images[number % _DISTINCT]
             os.write(fd, pixels)
-        seconds = time.perf_counter() - began
+            stamps.append(time.perf_counter())
     finally:
         os.close(fd)
         path.unlink()
-    return {"value": images[0].nbytes * frames / seconds / 1e6}
+    nbytes = images[0].nbytes * frames
+    return {"value": nbytes / (stamps[-1] - stamps[0]) / 1e6, "p99_us": percentile(list(np.diff(stamps) * 1e6), 99)}
 
 
 def _recorded(place: Path, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
