@@ -121,7 +121,7 @@ class Connection:
         return [memoryview(whole)]
 
     def _end(self, error: OSError | None) -> None:
-        if error is not None:
+        if error is not None and error.errno != errno.ECONNRESET:  # reset: it ended with something unread
             self.ended = f"the connection broke ({os.strerror(error.errno or 0)})"
         elif self._tail or self._large is not None:
             self.ended = "the stream ended in the middle of a message"
