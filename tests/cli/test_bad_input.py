@@ -123,6 +123,8 @@ CASES = [
     ("recover empty", ["empty"]),
     ("bench", ["bench"]),
     ("bench rng", ["rng", "ring"]),
+    ("bench ring --kills 5", ["kills", "faults"]),
+    ("bench faults --kills 0", ["kills", "0"]),
     ("doctor now", ["now"]),
 ]
 

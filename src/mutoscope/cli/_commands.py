@@ -6,9 +6,11 @@ import importlib
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+
+from mutoscope.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
@@ -157,13 +159,26 @@ def bench(
     name: Annotated[Literal["ring", "bus", "live", "faults", "storage"], Parameter(help="What to measure.")],
     /,
     *,
-    quick: Annotated[bool, Parameter(negative="", help="Fewer repetitions: seconds instead of minutes.")] = False,
+    quick: Annotated[
+        bool, Parameter(negative="", help="Everything once, seconds instead of minutes; times are not judged.")
+    ] = False,
+    kills: Annotated[int | None, Parameter(help="Of faults: how many workers to kill.")] = None,
+    seed: Annotated[int | None, Parameter(help="Of faults: chooses the same victims and moments again.")] = None,
     json: Json = False,
 ) -> int:
-    """Measure this machine: each figure beside the physical floor of the same run."""
-    benchmark = importlib.import_module(f"mutoscope.bench.{name}")
-    _report(benchmark.run(quick=quick), json)
-    return 0
+    """Measure this machine: each figure beside the physical floor of the same run. Exit code 1 if a bound was missed."""
+    from rich.console import Console
+
+    chosen = {option: value for option, value in {"kills": kills, "seed": seed}.items() if value is not None}
+    if chosen and name != "faults":
+        raise ConfigError(f"--{next(iter(chosen))} belongs to the bench faults, not to {name}")
+    if kills is not None and kills < 1:
+        raise ConfigError(f"the number of kills must be 1 or more, not {kills}")
+    report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
+    report.show(Console())
+    if json:
+        print(report.to_json())
+    return 0 if report.passed else 1
 
 
 def _display(title: str, headless: bool, frames: int | None, seconds: float | None) -> ScopeDisplay | None:
@@ -184,9 +199,3 @@ def _finish(summary: RunSummary, json: bool) -> int:
         print(jsonlib.dumps(summary.to_dict()))
     sys.stdout.flush()
     return summary.exit_code
-
-
-def _report(report: dict[str, Any], json: bool) -> None:
-    from mutoscope.app.report import outline
-
-    print(jsonlib.dumps(report) if json else "\n".join(outline(report)))

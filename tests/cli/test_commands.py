@@ -1,0 +1,97 @@
+"""The commands that only look: info, recover, doctor, bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import mutoscope
+from mutoscope import storage
+from mutoscope.app.doctor import examine
+from mutoscope.app.report import dataset_lines
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Frames 1 to 3 and 6 to 8, as an interrupted recording leaves them when `close` never came."""
+    path = tmp_path / "cut.ome.zarr"
+    writer = storage.open_writer(path, shape=(16, 24), dtype="uint16", frames_per_shard=16)
+    for frame_id in (1, 2, 3, 6, 7, 8):
+        image = np.full((16, 24), frame_id, "uint16")
+        writer.append(image, frame_id=frame_id, monotonic_ns=frame_id * 10_000_000, utc_ns=1_800_000_000_000_000_000)
+    writer.close()
+    return path
+
+
+def test_info_tells_frames_gaps_and_times(dataset: Path) -> None:
+    done = mutoscope(dataset.parent, "info", dataset.name)
+    assert done.code == 0, done.describe()
+    for words in ("6 frames", "16 x 24 px, uint16", "1 to 8", "2 from 4", "2027-01-15T08:00:00.000Z", "size unknown"):
+        assert words in done.stdout, done.describe()
+
+
+def test_info_as_json_is_what_storage_says(dataset: Path) -> None:
+    done = mutoscope(dataset.parent, "info", str(dataset), "--json")
+    assert done.last_json == json.loads(json.dumps(storage.info(dataset)))
+
+
+def test_recover_says_what_it_did(dataset: Path) -> None:
+    done = mutoscope(dataset.parent, "recover", dataset.name)
+    assert done.code == 0, done.describe()
+    assert "nothing to repair" in done.stdout
+    done = mutoscope(dataset.parent, "recover", dataset.name, "--json")
+    assert done.last_json["images"][0]["frames"] == 6
+
+
+def test_what_was_cut_off_is_said_to_be() -> None:
+    image = {
+        "camera": "camera", "segment": 1, "shape": [64, 8, 8], "dtype": "uint8", "frames": 2,
+        "gaps": [[k, 1] for k in range(9)], "first_frame_id": 1, "last_frame_id": 99, "first_utc_ns": 0, "last_utc_ns": 0, "rate_hz": None,
+        "duration_s": 0.0, "pixel_size_um": 0.11,
+    }  # fmt: skip
+    lines = "\n".join(dataset_lines({"path": "x", "frames": 2, "complete": False, "images": [image], "ledger": None}))
+    for words in ("not closed", "camera.1", "and 4 more", "0.11 µm", "declared 64 frames", "from     unknown"):
+        assert words in lines
+
+
+def test_doctor_finds_that_a_scope_can_run_here(tmp_path: Path) -> None:
+    done = mutoscope(tmp_path, "doctor", "--json")
+    assert done.code == (1 if done.last_json["problems"] else 0), done.describe()
+    report = done.last_json
+    assert report["core"]["loads"]
+    assert report["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert report["limits"]["cores"] == len(os.sched_getaffinity(0))
+    assert report["limits"]["memory_available_bytes"] <= report["limits"]["memory_bytes"]
+    assert {"replay", "bench"} <= set(report["extras"])
+    assert "zarr" in report["readers"]
+    assert "open files" in done.stdout
+
+
+def test_doctor_names_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
+    """Where the native core is not built, it still answers."""
+    environment = os.environ | {"MUTOSCOPE_CORE_LIBRARY": str(tmp_path / "nowhere.so")}
+    code = "import json; from mutoscope.app.doctor import examine; print(json.dumps(examine()))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert not report["core"]["loads"]
+    assert any("_compile.py" in problem for problem in report["problems"])
+
+
+def test_doctor_knows_every_extra() -> None:
+    extras = examine()["extras"]
+    for name, extra in extras.items():
+        assert extra["command"] == f'pip install "mutoscope[{name}]"'
+
+
+@pytest.mark.parametrize("name", ["ring", "bus"])
+def test_bench_runs_and_its_last_line_is_json(tmp_path: Path, name: str) -> None:
+    done = mutoscope(tmp_path, "bench", name, "--quick", "--json")
+    assert done.code == 0, done.describe()
+    assert done.last_json["bench"] == name
+    assert done.last_json["results"]
