@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from storage_oracles import assert_exact, frame_of
 from storage_oracles_frames import FAST
 
 from mutoscope import storage
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetNotFoundError
+from mutoscope.storage import CameraLayout
 
 IDS = list(range(1, 11))
 
@@ -224,6 +226,57 @@ def test_recover_restores_array_documents(good: Path) -> None:
     assert "restored frames/frame_id/zarr.json" in report.summary()
     assert_exact(good, IDS, ("zarr-python", "tensorstore"))
     assert not storage.recover(good).changed
+
+
+def test_recover_names_frames_that_a_power_cut_left_without_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    shape = (64, 96)  # 12 KiB, three blocks
+    layout = CameraLayout(shape, "uint16", frames_per_shard=4)
+    with storage.open_image_writer(storage.create_recording(path, {"camera": layout}), "camera") as writer:
+        for frame_id in range(1, 11):
+            writer.append(frame_of(frame_id, shape) if frame_id != 2 else np.zeros(shape, "uint16"))
+    assert storage.recover(path).images[0].doubtful == ()
+    pixels = (path / "0/c/1/0/0").read_bytes()
+    with open(path / "0/c/1/0/0", "wb") as file:  # frames 5 to 8: one block of 6 and all of 7 never came
+        file.write(pixels[: 4096 * 4])
+        file.seek(4096 * 9)
+        file.write(pixels[4096 * 9 :])
+    with open(path / "0/c/2/0/0", "r+b") as file:
+        file.truncate(4096 * 3)
+    report = storage.recover(path)
+    assert report.images[0].doubtful == ((6, 2), (10, 1))
+    assert "2 frames from id 6 are not whole" in report.summary()
+    assert report.images[0].actions[0] == "restored the index of 0/c/2/0/0"
+    stored = zarr.open_group(path)["0"]
+    assert stored.shape[0] == 10
+    assert all(np.array_equal(stored[k - 1], frame_of(k, shape)) for k in (1, 3, 4, 5, 8, 9))
+    again = storage.recover(path)
+    assert (again.changed, again.images[0].doubtful) == (False, report.images[0].doubtful)
+
+
+def test_recover_names_frames_whose_file_is_gone(good: Path) -> None:
+    (good / "0/c/0/0/0").unlink()
+    (good / "0/c/2/0/0").unlink()
+    report = storage.recover(good)
+    assert (report.changed, report.images[0].doubtful) == (False, ((1, 4), (9, 2)))
+    assert report.images[1].doubtful == ()
+
+
+def test_recover_restores_a_torn_index(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with storage.open_image_writer(storage.create_recording(path, {"camera": FAST}), "camera") as writer:
+        for frame_id in IDS:
+            writer.append(frame_of(frame_id))
+    size = (path / "0/c/1/0/0").stat().st_size
+    os.truncate(path / "0/c/1/0/0", size - 10)
+    with open(path / "0/c/0/0/0", "r+b") as file:
+        file.seek(size - 30)
+        file.write(bytes(20))
+    with pytest.raises(Exception):  # noqa: B017  zarr-python's own
+        assert_exact(path, IDS)
+    assert len(storage.recover(path).images[0].actions) == 2
+    assert_exact(path, IDS, ("zarr-python", "tensorstore", "zarrs"))
+    assert not storage.recover(path).changed
 
 
 @pytest.mark.parametrize("what", ["nothing", "file", "foreign", "fuzz"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mutoscope.model.errors import DatasetError
 from mutoscope.storage import _files, _flat, _layout, _seal
+from mutoscope.storage._image_reader import ImageReader
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
 __all__ = ["ImageReport", "RecoverReport", "recover"]
@@ -26,11 +31,15 @@ class ImageReport:
         Written frames that it holds, up to the last one.
     actions : tuple of str
         What was done, in words; empty if nothing was needed.
+    doubtful : tuple of (int, int)
+        Runs (first id, how many) of frames whose pixels are not all in their file: a power cut came before they were on
+        the device, or the file was damaged. They are not changed. A process that is killed leaves none.
     """
 
     image: str
     frames: int
     actions: tuple[str, ...]
+    doubtful: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,10 @@ class RecoverReport:
         lines = [f"{self.path}: {'repaired' if self.changed else 'nothing to repair'}", *self.actions]
         for image in self.images:
             lines.append(f"{image.image}: {image.frames} frames" + "".join(f"; {action}" for action in image.actions))
+            lines += [
+                f"{image.image}: {count} frames from id {first} are not whole: a power cut, or damage"
+                for first, count in image.doubtful
+            ]
         return "\n".join(lines)
 
 
@@ -99,11 +112,76 @@ def _recover_image(image: Path, name: str) -> ImageReport:
         frames, _ = _flat.last_written(image / _layout.FRAMES / "frame_id")
         document = _files.read_document(image, f"{_layout.LEVEL}/zarr.json")
         level, _ = _layout.parse_level(document, str(image / _layout.LEVEL))
+        actions += _restore_indices(image, level, frames)
         state = "recovered" if own.get("state") not in ("closed", "recovered") else str(own["state"])
         actions += _seal.seal(image, level, frames, state)
-        return ImageReport(name, frames, tuple(actions))
+        return ImageReport(name, frames, tuple(actions), _doubtful(image, level))
     finally:
         os.close(lock)
+
+
+def _restore_indices(image: Path, level: _layout.Level, frames: int) -> list[str]:
+    """Write the index of shards anew that have none at their end, as damage or a power cut may leave them."""
+    actions = []
+    full = level.index()
+    for shard in range(-(-frames // level.frames_per_shard)):
+        path = image / _layout.LEVEL / "c" / str(shard) / "0" / "0"
+        stored = min(level.frames_per_shard, frames - shard * level.frames_per_shard)
+        sealed = stored * level.frame_bytes + level.index_length
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+            continue  # its frames are named as doubtful
+        try:
+            size = os.fstat(fd).st_size
+            if size == level.shard_bytes and os.pread(fd, level.index_length, level.pixel_bytes) == full:
+                continue
+            trimmed = level.index(stored)
+            if size == sealed and os.pread(fd, level.index_length, sealed - level.index_length) == trimmed:
+                continue
+            with _files.translated(path):
+                os.ftruncate(fd, level.shard_bytes)
+                _files.write_all(fd, full, level.pixel_bytes)
+            actions.append(f"restored the index of {path.relative_to(image)}")
+        finally:
+            os.close(fd)
+    return actions
+
+
+def _doubtful(image: Path, level: _layout.Level) -> tuple[tuple[int, int], ...]:
+    """Return runs of written frames whose pixels are not, or not wholly, in their files."""
+    with contextlib.closing(ImageReader(image, image)) as reader:
+        ids, positions = reader.ids, reader.positions
+    shards, slots = np.divmod(positions, level.frames_per_shard)
+    runs: list[tuple[int, int]] = []
+    for shard in np.unique(shards).tolist():
+        chosen = shards == shard
+        for frame_id in ids[chosen][_incomplete(image, level, shard, slots[chosen])].tolist():
+            if runs and sum(runs[-1]) == frame_id:
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append((frame_id, 1))
+    return tuple(runs)
+
+
+def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which frames of a shard have a hole where pixels should be, or lie behind its end."""
+    bad = np.zeros(slots.size, dtype=np.bool_)
+    try:
+        fd = _files.open_inside(image, f"{_layout.LEVEL}/c/{shard}/0/0")
+    except DatasetError:
+        return ~bad
+    try:
+        size = os.fstat(fd).st_size
+        for number, slot in enumerate(slots.tolist()):
+            begin = slot * level.frame_bytes
+            end = begin + level.frame_bytes
+            bad[number] = end > size or os.lseek(fd, begin, os.SEEK_HOLE) < end
+    finally:
+        os.close(fd)
+    return bad
 
 
 def _own(image: Path) -> dict[str, Any]:
