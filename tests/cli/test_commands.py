@@ -50,11 +50,9 @@ def test_recover_says_what_it_did(dataset: Path) -> None:
 
 
 def test_what_was_cut_off_is_said_to_be() -> None:
-    image = {
-        "camera": "camera", "segment": 1, "shape": [64, 8, 8], "dtype": "uint8", "frames": 2,
-        "gaps": [[k, 1] for k in range(9)], "first_frame_id": 1, "last_frame_id": 99, "first_utc_ns": 0, "last_utc_ns": 0, "rate_hz": None,
-        "duration_s": 0.0, "pixel_size_um": 0.11,
-    }  # fmt: skip
+    image = {"camera": "camera", "segment": 1, "shape": [64, 8, 8], "dtype": "uint8", "frames": 2, "pixel_size_um": 0.11}
+    image |= {"gaps": [[k, 1] for k in range(9)], "first_frame_id": 1, "last_frame_id": 99, "rate_hz": None, "duration_s": 0.0}
+    image |= {"first_utc_ns": 0, "last_utc_ns": 0}
     lines = "\n".join(dataset_lines({"path": "x", "frames": 2, "complete": False, "images": [image], "ledger": None}))
     for words in ("not closed", "camera.1", "and 4 more", "0.11 µm", "declared 64 frames", "from     unknown"):
         assert words in lines

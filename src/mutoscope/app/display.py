@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Meter", "ScopeDisplay", "View", "draw"]
 
 CALM = ("running", "ended", "stopping")
+END_WITHIN_S = 5.0
+"""A terminal that takes nothing any more (Ctrl-S) does not hold the end of a run longer than this."""
 
 
 @dataclass
@@ -112,7 +114,7 @@ class ScopeDisplay:
         """Draw no more, and leave the terminal as it was. Twice is fine."""
         self._end.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(END_WITHIN_S)
             self._thread = None
 
     def look(self, scope: Scope) -> View:
