@@ -82,6 +82,7 @@ control_bytes = _function("mutoscope_ring_control_bytes", [_u64, _u64, _u64], _u
 format_control = _function("mutoscope_ring_format", [_pointer, _u64, _u64, _u64])
 check_control = _function("mutoscope_ring_check", [_pointer, _u64], _int)
 begin = _function("mutoscope_ring_begin", [_pointer, _u64], None)
+unfinished = _function("mutoscope_ring_unfinished", [_pointer, _u32, _u64], _int)
 head = _function("mutoscope_ring_head", [_pointer], _u64)
 own = _function("mutoscope_ring_own", [_pointer, _u32, ctypes.POINTER(_int)], _pointer)
 watch = _function("mutoscope_ring_watch", [_pointer], _int)
@@ -96,7 +97,8 @@ look_at_dropped = _function("mutoscope_ring_dropped", [_pointer, _u32, _u64, _nu
 look_at_ring = _function("mutoscope_ring_look", [_pointer, _numbers])
 
 reader_open = _function("mutoscope_reader_open", [_pointer, _u32, _u32, ctypes.POINTER(_int), _i64], _pointer)
-reader_interrupt = _function("mutoscope_reader_interrupt", [_pointer, _int])
+reader_drain = _function("mutoscope_reader_drain", [_pointer], None)
+reader_interrupt = _function("mutoscope_reader_interrupt", [_pointer, _int], _int)
 reader_take = _function("mutoscope_reader_take", [_pointer, _pointer], _int)
 reader_wait = _function("mutoscope_reader_wait", [_pointer, _i64, _pointer], _int, waits=True)
 reader_release = _function("mutoscope_reader_release", [_pointer, _u32])

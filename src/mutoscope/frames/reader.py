@@ -32,6 +32,7 @@ __all__ = ["FrameReader"]
 KIND = "ring reader"
 _WAIT_SLICE_S = 0.5  # longest wait in C: a signal that comes just before it is handled after that time
 _GAPS_KEPT = 65536
+_unpack_front = native.FRONT.unpack_from
 
 
 class _Link:
@@ -52,7 +53,7 @@ class _Link:
             control.address, meta["row"], os.getpid(), native.descriptors(fds[2:]), round(1e9 / rate) if rate else 0
         )
         if not self.context:
-            raise MemoryError("no memory for a reader of the frame ring")
+            raise OSError("no memory or no descriptor left for a reader of the frame ring")
         self.refs: list[weakref.ref[Lease] | None] = [None] * meta["leases"]
         self.unpins = [self._unpin(number) for number in range(meta["leases"])]
 
@@ -120,6 +121,7 @@ class FrameReader:
         self._on_close: Callable[[FrameReader], None] | None = None
         self._callback: Callable[[], None] | None = None
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS_KEPT)
+        self._batch_gaps: deque[tuple[int, int]] = deque(maxlen=2 * self.leases)
         self._loses = self.policy == "every" and self.on_full == "drop"
         try:
             self._link: _Link | None = _Link(meta, self._fds)
@@ -169,10 +171,6 @@ class FrameReader:
         RingClosedError
             The ring's owner closed it, or died.
         """
-        frame, _, _ = self._next(timeout_s)
-        return frame
-
-    def _next(self, timeout_s: float | None) -> tuple[Frame, int, int]:
         link = self._link
         if link is None or self._generation != _process.generation:
             self._refuse()
@@ -180,15 +178,17 @@ class FrameReader:
         if code:
             self._wait(link, code, timeout_s)
         delivery = self._out.raw
-        slot, pin, gap_first, gap_count, frame_id = native.FRONT.unpack_from(delivery)
-        if gap_count and self._loses:
-            self._gaps.append((gap_first, gap_count))
+        slot, pin, gap_first, gap_count, frame_id = _unpack_front(delivery)
+        if gap_count:
+            self._batch_gaps.append((gap_first, gap_count))
+            if self._loses:
+                self._gaps.append((gap_first, gap_count))
         form, interface = self._interfaces[slot]
         if form != delivery[native.FORM]:
             interface = self._describe(slot, delivery[native.FORM])
         lease = Lease(interface, link)
         link.refs[pin] = weakref.ref(lease, link.unpins[pin])
-        return Frame(delivery, frame_id, lease), gap_first, gap_count
+        return Frame(delivery, frame_id, lease)
 
     def _describe(self, slot: int, form: bytes) -> dict[str, Any]:
         assert self._link is not None
@@ -261,19 +261,18 @@ class FrameReader:
             raise ValueError(f"a batch of {n} frames needs leases={n}; reader {self.name!r} has {self.leases}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         batch = Batch()
+        self._batch_gaps.clear()
         try:
             while len(batch) < n:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                frame, gap_first, gap_count = self._next(left)
-                batch.append(frame)
-                if gap_count:
-                    batch.gaps.append((gap_first, gap_count))
+                batch.append(self.next(left))
         except FrameTimeoutError:
             if not batch:
                 raise
         except BaseException:
             batch.release()
             raise
+        batch.gaps.extend(self._batch_gaps)
         return batch
 
     def commit(self, frame_or_id: Frame | int) -> None:
@@ -313,7 +312,20 @@ class FrameReader:
         if link is None:
             self._refuse()
         self._callback = callback
-        native.reader_interrupt(link.context, fd if callback is not None else -1)
+        failed = native.reader_interrupt(link.context, fd if callback is not None else -1)
+        if failed:
+            self._callback = None
+            raise OSError(failed, f"descriptor {fd} cannot be waited for: {os.strerror(failed)}")
+
+    def drain_orphaned(self) -> None:
+        """After the owner's death (not its close) go on delivering what was published, and only then raise ``RingClosedError``.
+
+        For policy ``every``.
+        """
+        link = self._link
+        if link is None:
+            self._refuse()
+        native.reader_drain(link.context)
 
     # -- what it says of itself
 

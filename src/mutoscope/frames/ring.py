@@ -16,6 +16,7 @@ from mutoscope.frames.reader import FrameReader
 from mutoscope.frames.statistics import RingStatistics, RowStatistics
 from mutoscope.frames.writer import KIND as WRITER_KIND
 from mutoscope.frames.writer import FrameWriter
+from mutoscope.model import IdRanges
 from mutoscope.model.errors import ConfigError, RingClosedError, ScopeStateError
 
 if TYPE_CHECKING:
@@ -512,6 +513,29 @@ class FrameRing:
                 if native.look_at_dropped(address, row, number, entry):
                     found.append((int(entry[0]), int(entry[1])))
             return found
+
+    def unfinished(self, row: int) -> list[tuple[int, int]]:
+        """Return what is neither done nor dropped: by a lossless reader, or by the pool of which it is a member.
+
+        Parameters
+        ----------
+        row : int
+            Its row.
+
+        Returns
+        -------
+        list of (first_id, count)
+            Ascending.
+        """
+        with self._lock:
+            address = self._address()
+            self._check_row(row)
+            numbers = self._row_numbers(row)[0]
+            cursor, newest = int(numbers[8]), int(numbers[16])
+            if numbers[1] != native.POLICIES["share"]:
+                return [(cursor, newest + 1 - cursor)] if newest >= cursor else []
+            ids = [number for number in range(cursor, self.head() + 1) if native.unfinished(address, row, number)]
+            return list(IdRanges.from_ids(ids).runs())
 
     def _ring_numbers(self) -> Any:
         numbers = (ctypes.c_uint64 * 8)()

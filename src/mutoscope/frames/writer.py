@@ -240,11 +240,17 @@ class FrameWriter:
         array = np.asarray(array)
         shape, dtype = self._check_form(array.shape, array.dtype)
         slot = Slot(self, shape, dtype, timeout_s, tick, exposure_ms, index, user)
-        slot.monotonic_ns = monotonic_ns or 0
-        slot.utc_ns = utc_ns or 0
-        with slot:
-            np.copyto(slot.array, array)
-        return slot.frame_id
+        if monotonic_ns:
+            slot.monotonic_ns = monotonic_ns
+        if utc_ns:
+            slot.utc_ns = utc_ns
+        self._claim(slot, timeout_s)
+        try:
+            np.copyto(slot._array, array)  # type: ignore[arg-type]
+        except BaseException:
+            self._discard(slot)
+            raise
+        return self.publish(slot)
 
     def try_claim(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Slot | None:
         """Claim a slot without ever waiting.
@@ -304,7 +310,7 @@ class FrameWriter:
                 slot.exposure_ms,
                 shape[0],
                 shape[1],
-                slot._dtype.str.encode(),
+                _code(slot._dtype),
                 index.t,
                 index.c,
                 index.z,
@@ -489,6 +495,14 @@ class FrameWriter:
 
 
 _UINT16 = np.dtype("uint16")
+_codes: dict[np.dtype[Any], bytes] = {}
+
+
+def _code(dtype: np.dtype[Any]) -> bytes:
+    code = _codes.get(dtype)
+    if code is None:
+        code = _codes[dtype] = dtype.str.encode()
+    return code
 
 
 def _rebuild(meta: dict[str, Any], fds: list[Any]) -> FrameWriter:

@@ -472,6 +472,13 @@ MUTOSCOPE_API int mutoscope_ring_dropped(void *control, uint32_t index, uint64_t
   return account[3] - number < LOG_RANGES;
 }
 
+// 1 when frame `id`, at or above the pool's cursor, is neither done nor dropped by the pool that row `index` belongs to.
+MUTOSCOPE_API int mutoscope_ring_unfinished(void *control, uint32_t index, uint64_t id) {
+  ring_control *c = control;
+  uint64_t word = atomic_load(word_at(c, GET(row_at(c, index)->group), id));
+  return WORD_ID(word) < id || (WORD_ID(word) == id && WORD_STATE(word) < WORD_DONE);
+}
+
 // out: head, closed, writer pid, full events, blocked ns, discarded, incarnations of the producer, slots that hold a frame
 MUTOSCOPE_API void mutoscope_ring_look(void *control, uint64_t out[8]) {
   ring_control *c = control;

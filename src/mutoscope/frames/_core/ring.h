@@ -115,6 +115,7 @@ typedef struct {
   au64 active_rows;                 // bit r: the producer looks at row r
   au64 epoch;                       // goes up when a row begins at a frame that may be free already
   _Alignas(CACHE_LINE) au64 head;   // the newest published id, written by the producer
+  au32 producer_cpu;                // where it ran then
   _Alignas(CACHE_LINE) au32 producer_sleeping;
   au32 writer_pid;
   _Alignas(CACHE_LINE) au32 claim_stage, claim_slot; // slot + 1

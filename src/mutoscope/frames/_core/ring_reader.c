@@ -5,20 +5,24 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
 
 #define DEFERRED 1024
 #define SPIN_LIMIT_NS 40000
+#define SPIN_PAUSE 32
 
 typedef struct {
   ring_control *control;
   ring_row *row;
   uint32_t row_index, policy, on_full, leases;
   int bell, producer_bell, owner_bell, owner_pidfd, interrupt;
+  int waiter;              // epoll over the bell (edges, so that it need not be read), the owner and the caller's own descriptor
   int row_bells[MAX_ROWS]; // share only
   uint64_t position;       // every: the next id to deliver; share: where the search for a free one begins
   uint64_t generation;     // share: of the last search
   int64_t period_ns, due_ns, looked_ns, mean_wait_ns;
-  int may_spin;
+  int may_spin, no_spin, drains;
   uint32_t deferred_count, hand_count, inherited_count;
   ring_range deferred[DEFERRED]; // dropped ranges above the cursor: they wait for the commit below them
   uint64_t hand[MAX_PINS];       // share: taken and not committed
@@ -230,14 +234,21 @@ static int take_share(ring_reader *r, ring_delivery *out) {
   return RING_WAIT;
 }
 
+// True when nothing more is to be had: a reader that drains still takes what is there after the owner's death.
+static int is_over(ring_reader *r) {
+  uint32_t closed = GET(r->control->closed);
+  if (closed == OPEN) return 0;
+  return !r->drains || closed != OWNER_DIED || r->position > SEE(r->control->head);
+}
+
 static int take(ring_reader *r, ring_delivery *out) {
-  if (GET(r->control->closed)) return RING_CLOSED;
+  if (is_over(r)) return RING_CLOSED;
   int code = r->policy == POLICY_EVERY ? take_every(r, out) : r->policy == POLICY_LATEST ? take_latest(r, out) : take_share(r, out);
   if (code == RING_OK) {
     int64_t now = monotonic_now();
     if (now - r->looked_ns > OWNER_LOOK_NS) {
       r->looked_ns = now;
-      if (owner_is_dead(r->control, r->owner_pidfd)) {
+      if (owner_is_dead(r->control, r->owner_pidfd) && !r->drains) {
         SHOW(r->row->pins[out->pin], 0);
         return RING_CLOSED;
       }
@@ -247,6 +258,16 @@ static int take(ring_reader *r, ring_delivery *out) {
 }
 
 // ---------------------------------------------------------------- calls from Python
+
+MUTOSCOPE_API void mutoscope_reader_free(ring_reader *r) {
+  if (r->waiter >= 0) close(r->waiter);
+  free(r);
+}
+
+static int watch_fd(ring_reader *r, int fd, uint32_t events) {
+  struct epoll_event event = {.events = events, .data.fd = fd};
+  return epoll_ctl(r->waiter, EPOLL_CTL_ADD, fd, &event);
+}
 
 MUTOSCOPE_API ring_reader *mutoscope_reader_open(void *control, uint32_t row_index, uint32_t own_pid, const int *bells,
                                                  int64_t period_ns) {
@@ -261,7 +282,13 @@ MUTOSCOPE_API ring_reader *mutoscope_reader_open(void *control, uint32_t row_ind
   r->period_ns = period_ns;
   r->looked_ns = monotonic_now();
   r->mean_wait_ns = 1000000;
-  r->may_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+  cpu_set_t cpus;
+  r->may_spin = r->period_ns == 0 && sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+  r->waiter = epoll_create1(EPOLL_CLOEXEC);
+  if (r->waiter < 0 || watch_fd(r, r->bell, EPOLLIN | EPOLLET) || watch_fd(r, r->owner_pidfd, EPOLLIN)) {
+    mutoscope_reader_free(r);
+    return NULL;
+  }
   r->position = row_cursor(row);
   if (r->policy == POLICY_SHARE) {
     uint32_t group = GET(row->group);
@@ -277,25 +304,52 @@ MUTOSCOPE_API ring_reader *mutoscope_reader_open(void *control, uint32_t row_ind
   return r;
 }
 
-MUTOSCOPE_API void mutoscope_reader_interrupt(ring_reader *r, int fd) { r->interrupt = fd; }
+// Policy every: after the owner's death (not its close) go on until all that was published is taken.
+MUTOSCOPE_API void mutoscope_reader_drain(ring_reader *r) { r->drains = r->policy == POLICY_EVERY; }
+
+// 0, or an errno.
+MUTOSCOPE_API int mutoscope_reader_interrupt(ring_reader *r, int fd) {
+  if (r->interrupt >= 0) epoll_ctl(r->waiter, EPOLL_CTL_DEL, r->interrupt, NULL); // it may be closed already
+  r->interrupt = fd;
+  return fd >= 0 && watch_fd(r, fd, EPOLLIN) ? errno : 0;
+}
 
 // Never waits.
 MUTOSCOPE_API int mutoscope_reader_take(ring_reader *r, ring_delivery *out) { return take(r, out); }
+
+// As epoll_wait, with nanoseconds where the kernel has them (Linux 5.11).
+static int wait_for_events(int waiter, struct epoll_event *events, int most, int64_t left_ns) {
+#ifdef SYS_epoll_pwait2
+  struct timespec timeout = {left_ns / 1000000000, left_ns % 1000000000};
+  int ready = (int)syscall(SYS_epoll_pwait2, waiter, events, most, &timeout, NULL, 0);
+  if (ready >= 0 || errno != ENOSYS) return ready;
+#endif
+  return epoll_wait(waiter, events, most, (int)((left_ns + 999999) / 1000000));
+}
+
+// A short spin pays when frames come in quick succession and the producer runs on another processor. On the same one it would
+// only keep the producer from running.
+static void spin(ring_reader *r, int64_t began, int64_t timeout_ns) {
+  ring_control *c = r->control;
+  int64_t until = began + (timeout_ns < SPIN_LIMIT_NS ? timeout_ns : SPIN_LIMIT_NS);
+  uint64_t head = SEE(c->head);
+  while (GET(c->head) == head && !GET(c->closed)) {
+    if (monotonic_now() >= until || GET(c->producer_cpu) == (uint32_t)sched_getcpu()) return;
+#if defined(__x86_64__) || defined(__i386__)
+    for (int k = 0; k < 8; k++) __builtin_ia32_pause();
+#endif
+  }
+}
 
 // Waits at most timeout_ns. Goes to sleep on the bell only after a last look with the sleeping flag shown, so that a frame
 // published meanwhile is either seen by that look or rings the bell.
 MUTOSCOPE_API int mutoscope_reader_wait(ring_reader *r, int64_t timeout_ns, ring_delivery *out) {
   int64_t began = monotonic_now(), deadline = began + timeout_ns;
-  int code = take(r, out);
-  if (code == RING_WAIT && r->may_spin && r->period_ns == 0 && r->mean_wait_ns < SPIN_LIMIT_NS) {
-    int64_t spin_until = began + (timeout_ns < SPIN_LIMIT_NS ? timeout_ns : SPIN_LIMIT_NS);
-    uint64_t head = SEE(r->control->head);
-    while (GET(r->control->head) == head && !GET(r->control->closed) && monotonic_now() < spin_until) {
-#if defined(__x86_64__) || defined(__i386__)
-      for (int k = 0; k < 8; k++) __builtin_ia32_pause();
-#endif
-    }
+  int code = RING_WAIT;
+  if (r->may_spin && r->mean_wait_ns < SPIN_LIMIT_NS && (r->no_spin == 0 || --r->no_spin == 0)) {
+    spin(r, began, timeout_ns);
     code = take(r, out);
+    if (code == RING_WAIT) r->no_spin = SPIN_PAUSE; // in vain: the producer is slow just now, or others need the processor
   }
   while (code == RING_WAIT) {
     int64_t now = monotonic_now(), until = deadline;
@@ -308,24 +362,22 @@ MUTOSCOPE_API int mutoscope_reader_wait(ring_reader *r, int64_t timeout_ns, ring
       code = take(r, out);
       if (code != RING_WAIT) break;
     }
-    int64_t left = until > now ? until - now : 0;
-    struct timespec timeout = {left / 1000000000, left % 1000000000};
-    struct pollfd watched[3] = {{.fd = r->bell, .events = POLLIN}, {.fd = r->owner_pidfd, .events = POLLIN},
-                                {.fd = r->interrupt, .events = POLLIN}};
-    int ready = ppoll(watched, 3, &timeout, NULL);
-    int error = errno;
+    struct epoll_event events[3];
+    int ready = wait_for_events(r->waiter, events, 3, until > now ? until - now : 0);
+    int error = errno, interrupted = 0;
     PUT(r->row->sleeping, 0);
-    if (ready > 0 && watched[0].revents) quiet_bell(r->bell);
-    if (ready > 0 && watched[1].revents) owner_is_dead(r->control, r->owner_pidfd);
+    for (int k = 0; k < ready; k++) {
+      if (events[k].data.fd == r->owner_pidfd) owner_is_dead(r->control, r->owner_pidfd);
+      interrupted |= events[k].data.fd == r->interrupt;
+    }
     code = take(r, out);
     if (code != RING_WAIT) break;
-    if (ready > 0 && watched[2].revents) code = RING_INTERRUPTED;
+    if (interrupted) code = RING_INTERRUPTED;
     else if (ready < 0 && error == EINTR) code = RING_SIGNAL;
     else if (monotonic_now() >= deadline) code = RING_TIMEOUT;
   }
   PUT(r->row->sleeping, 0);
-  int64_t waited = monotonic_now() - began;
-  r->mean_wait_ns += (waited - r->mean_wait_ns) / 8;
+  r->mean_wait_ns += (monotonic_now() - began - r->mean_wait_ns) / 8;
   return code;
 }
 
@@ -369,7 +421,8 @@ static void commit_share(ring_reader *r, uint64_t id) {
 
 MUTOSCOPE_API int mutoscope_reader_commit(ring_reader *r, uint64_t id) {
   if (r->policy == POLICY_LATEST) return RING_OK;
-  if (GET(r->control->closed)) return RING_CLOSED;
+  uint32_t closed = GET(r->control->closed);
+  if (closed && !(r->drains && closed == OWNER_DIED)) return RING_CLOSED;
   if (r->policy == POLICY_SHARE) {
     commit_share(r, id);
   } else {
@@ -413,5 +466,3 @@ MUTOSCOPE_API void mutoscope_reader_leave(ring_reader *r) {
 
 // The row goes to another process, which has not opened it yet.
 MUTOSCOPE_API void mutoscope_reader_hand_over(ring_reader *r) { SHOW(r->row->attached_pid, 0); }
-
-MUTOSCOPE_API void mutoscope_reader_free(ring_reader *r) { free(r); }

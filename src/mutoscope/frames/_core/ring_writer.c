@@ -4,6 +4,7 @@
 #include "ring.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 enum { SLOT_USED = 0, SLOT_FREE = 1, SLOT_PARKED = 2, SLOT_CLAIMED = 3 };
@@ -328,6 +329,7 @@ MUTOSCOPE_API uint64_t mutoscope_writer_publish(ring_writer *w, uint32_t slot, c
   KILL_POINT("ring.publish.sequence");
   SHOW(*index_of(c, id), id << 16 | slot);
   KILL_POINT("ring.publish.index");
+  PUT(c->producer_cpu, (uint32_t)sched_getcpu());
   SHOW(c->head, id);
   KILL_POINT("ring.publish.head");
   SHOW(c->claim_stage, CLAIM_NONE);
