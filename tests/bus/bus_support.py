@@ -250,7 +250,12 @@ class HubThread:
     def connect(self, name: str, kind: str = "worker") -> socket.socket:
         """Add a peer; return its end."""
         mine, theirs = socket.socketpair()
-        self.do(lambda: self.hub.add_peer(name, mine, kind))
+        try:
+            self.do(lambda: self.hub.add_peer(name, mine, kind))
+        except Exception:
+            mine.close()
+            theirs.close()
+            raise
         return theirs
 
     def spawn(self, *names: str, cls: str = "Worker") -> list[subprocess.Popen[bytes]]:
@@ -303,6 +308,7 @@ class EndpointThread:
         self._name = name
         self._ready = threading.Event()
         self.paused = threading.Event()
+        self.parked = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"worker-{name}")
         self._thread.start()
@@ -318,10 +324,17 @@ class EndpointThread:
             self._ready.set()
             while not endpoint.peer_closed and not self._stopping:
                 if self.paused.is_set():
+                    self.parked.set()
                     wait(0.005)
                     continue
                 endpoint.pump(0.05)
                 endpoint.dispatch()
+
+    def pause(self) -> None:
+        """Hear nothing until `paused` is cleared."""
+        self.parked.clear()
+        self.paused.set()
+        assert self.parked.wait(DEADLINE_S)
 
     def close(self) -> None:
         self._stopping = True

@@ -224,7 +224,7 @@ def test_a_late_reply_is_dropped_and_counted(scope: Scope) -> None:
 
 
 def test_the_hub_forgets_deliveries_that_nobody_waits_for(scope: Scope) -> None:
-    scope.thread.paused.set()
+    scope.thread.pause()
     with pytest.raises(CommandTimeoutError):
         scope.program.request(Echo(value=1), timeout_s=0.1)
     until(lambda: scope.hub.hub.expired == 1)
@@ -358,7 +358,7 @@ def test_handlers_run_while_the_worker_waits_but_never_inside_another(hub: HubTh
     endpoint.hello()
     with hub.client() as program:
         for n in range(5):
-            program.post(support.Tick(n=n))
+            program.post(support.Tick(n=n), to="nested")
         until(lambda: endpoint.pump(0.05) and endpoint.queued == 5)
         program.flush()
         assert nested.seen == []

@@ -49,13 +49,18 @@ class _MessageType(msgspec.StructMeta):
         return cls
 
 
-class _Message(msgspec.Struct, metaclass=_MessageType, frozen=True, forbid_unknown_fields=True):
-    if TYPE_CHECKING:
+if TYPE_CHECKING:
 
+    class _Message(msgspec.Struct, metaclass=_MessageType):  # type checkers want each subclass to repeat frozen=True
         def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None: ...
 
+else:
 
-class Command(_Message, frozen=True):
+    class _Message(msgspec.Struct, metaclass=_MessageType, frozen=True, forbid_unknown_fields=True):
+        pass
+
+
+class Command(_Message):
     """Something that one process asks of another. Subclass it and annotate the fields.
 
     A command is known by its class name, or by ``name=`` in the class statement. Instances are immutable.
@@ -71,7 +76,7 @@ class Command(_Message, frozen=True):
     """
 
 
-class Event(_Message, frozen=True):
+class Event(_Message):
     """Something that happened or changed, for whoever subscribed; the last value is replayed to those who join later."""
 
 

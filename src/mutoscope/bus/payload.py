@@ -64,7 +64,8 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        packed = _encoder.encode((_describe(value.dtype), value.shape, np.ascontiguousarray(value).data.cast("B")))
+        plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8) if value.size else value
+        packed = _encoder.encode((_describe(value.dtype), value.shape, plain.data if value.size else b""))
         return msgspec.msgpack.Ext(_ARRAY, packed)
     raise NotImplementedError(f"a value of type {type(value).__name__} cannot be sent")
 

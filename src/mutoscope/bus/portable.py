@@ -63,10 +63,12 @@ def _reduce_struct(cls: Any) -> tuple[Any, ...]:
     fields = []
     for field in msgspec.structs.fields(cls):
         if field.name not in inherited or field.name in vars(cls).get("__annotations__", {}):
-            default = field.default
             if field.default_factory is not msgspec.NODEFAULT:
-                default = msgspec.field(default_factory=field.default_factory)
-            fields.append((field.name, field.type, default is not msgspec.NODEFAULT, default))
+                fields.append((field.name, field.type, "factory", field.default_factory))
+            elif field.default is not msgspec.NODEFAULT:
+                fields.append((field.name, field.type, "default", field.default))
+            else:
+                fields.append((field.name, field.type, "required", None))
     extra = {name: value for name, value in vars(cls).items() if name not in _OWN and not _generated(cls, name, value)}
     arguments = (type(cls), cls.__name__, cls.__bases__, cls.__module__, cls.__qualname__, cls.__doc__, tuple(fields), options)
     return _rebuild_struct, arguments, extra, None, None, _set_attributes
@@ -83,12 +85,14 @@ def _rebuild_struct(
     module: str,
     qualname: str,
     doc: str | None,
-    fields: tuple[tuple[str, Any, bool, Any], ...],
+    fields: tuple[tuple[str, Any, str, Any], ...],
     options: dict[str, Any],
 ) -> Any:
     namespace: dict[str, Any] = {"__module__": module, "__qualname__": qualname, "__doc__": doc}
     namespace["__annotations__"] = {field: kind for field, kind, _, _ in fields}
-    namespace |= {field: default for field, _, has_default, default in fields if has_default}
+    for field, _, what, default in fields:
+        if what != "required":
+            namespace[field] = msgspec.field(default_factory=default) if what == "factory" else default
     return metaclass(name, bases, namespace, **options)
 
 

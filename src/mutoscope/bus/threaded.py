@@ -163,6 +163,8 @@ class ThreadedEndpoint:
             if self._stop.is_set():
                 return
             self._stop.set()
+            self._session.closed = True
+            self._session.open = False
             if not self._session.peer_closed:
                 self._connection.send(wire.pack(wire.Goodbye(reason)))
             try:
@@ -296,7 +298,7 @@ class ThreadedEndpoint:
                 connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
-        if connection.ended is not None:
+        if connection.ended is not None and not session.closed:
             session.ended(connection.ended)
         if session.outgoing:
             self._push()
@@ -310,7 +312,7 @@ class ThreadedEndpoint:
         """Read what arrives while nobody waits."""
         poller = select.poll()
         poller.register(self._connection.fileno(), select.POLLIN)
-        while not self._stop.is_set() and not self._session.peer_closed:
+        while not self._session.peer_closed:
             poller.poll()
             if self._stop.is_set():
                 return
