@@ -1,8 +1,8 @@
 """The frame ring against what it cannot beat: a bare hand-over between two processes, memcpy, a bare eventfd.
 
 Hand-over: a producer copies images into slots, a reader in another process touches a row of each. Floor: slots of the same
-kind, the same bells, two counters; no pins, no fences, no headers, no account. Peer: what is often done instead, one named block of
-shared memory for each image, announced by JSON over zmq.
+kind, the same bells, two counters; no pins, no fences, no headers, no account. Peer: what is often done instead, one named
+block of shared memory for each image, announced by JSON over zmq.
 """
 
 from __future__ import annotations

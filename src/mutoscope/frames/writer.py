@@ -237,20 +237,44 @@ class FrameWriter:
         int
             The new frame's id.
         """
-        array = np.asarray(array)
+        if type(array) is not np.ndarray:
+            array = np.asarray(array)
         shape, dtype = self._check_form(array.shape, array.dtype)
-        slot = Slot(self, shape, dtype, timeout_s, tick, exposure_ms, index, user)
-        if monotonic_ns:
-            slot.monotonic_ns = monotonic_ns
-        if utc_ns:
-            slot.utc_ns = utc_ns
-        self._claim(slot, timeout_s)
+        if len(user) > USER_BYTES:
+            raise _user_too_long(user)
+        context = self._check_usable()
+        if self._claimed is not None:
+            raise _busy()
+        number: int = native.writer_claim(context)
+        if number < 0:
+            number = self._wait_for_slot(number, timeout_s)
         try:
-            np.copyto(slot._array, array)  # type: ignore[arg-type]
+            np.copyto(self._view(number, shape, dtype), array)
+            if index is None:
+                index = UNPLACED
+            _pack_header(
+                self._header,
+                0,
+                0,
+                tick,
+                monotonic_ns or 0,
+                utc_ns or 0,
+                exposure_ms,
+                shape[0],
+                shape[1],
+                _code(dtype),
+                index.t,
+                index.c,
+                index.z,
+                index.position,
+                len(user),
+                0,
+                user,
+            )
         except BaseException:
-            self._discard(slot)
+            native.writer_discard(context, number)
             raise
-        return self.publish(slot)
+        return native.writer_publish(context, number, self._header_address)  # type: ignore[no-any-return]
 
     def try_claim(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Slot | None:
         """Claim a slot without ever waiting.
@@ -299,8 +323,8 @@ class FrameWriter:
         shape, user, index = slot._shape, slot.user, slot.index or UNPLACED
         try:
             if len(user) > USER_BYTES:
-                raise ValueError(f"a frame's user block holds {USER_BYTES} bytes at most, not {len(user)}")
-            native.HEADER.pack_into(
+                raise _user_too_long(user)
+            _pack_header(
                 self._header,
                 0,
                 0,
@@ -357,7 +381,7 @@ class FrameWriter:
         """Return the number of the claimed slot, or -1 when there is none."""
         context = self._check_usable()
         if self._claimed is not None:
-            raise ScopeStateError("a slot is being filled already: publish or discard it first")
+            raise _busy()
         number: int = native.writer_claim(context)
         if number >= 0:
             return number
@@ -374,17 +398,24 @@ class FrameWriter:
         self._grant(slot, number)
 
     def _grant(self, slot: Slot, number: int) -> None:
-        shape, dtype = slot._shape, slot._dtype
-        view = self._views[number]
-        if view is not None and view[0] == shape and view[1] == dtype:
-            slot._array = view[2]
-        else:
-            assert self._data is not None
-            at, size = number * self.slot_bytes, shape[0] * shape[1] * dtype.itemsize
-            slot._array = self._data.bytes[at : at + size].view(dtype).reshape(shape)
-            self._views[number] = (shape, dtype, slot._array)
+        slot._array = self._view(number, slot._shape, slot._dtype)
         slot.number = number
         self._claimed = slot
+
+    def _view(self, number: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        known = self._views[number]
+        if known is not None and known[0] == shape and known[1] == dtype:
+            return known[2]
+        assert self._data is not None
+        at, size = number * self.slot_bytes, shape[0] * shape[1] * dtype.itemsize
+        view = self._data.bytes[at : at + size].view(dtype).reshape(shape)
+        self._views[number] = (shape, dtype, view)
+        return view
+
+    def _wait_for_slot(self, answer: int, timeout_s: float | None) -> int:
+        if answer == -native.CLOSED:
+            self._end_by_owner()
+        return self._wait(timeout_s)
 
     def _wait(self, timeout_s: float | None) -> int:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -496,6 +527,15 @@ class FrameWriter:
 
 _UINT16 = np.dtype("uint16")
 _codes: dict[np.dtype[Any], bytes] = {}
+_pack_header = native.HEADER.pack_into
+
+
+def _busy() -> ScopeStateError:
+    return ScopeStateError("a slot is being filled already: publish or discard it first")
+
+
+def _user_too_long(user: bytes) -> ValueError:
+    return ValueError(f"a frame's user block holds {USER_BYTES} bytes at most, not {len(user)}")
 
 
 def _code(dtype: np.dtype[Any]) -> bytes:
