@@ -148,6 +148,26 @@ def test_a_change_of_shape_and_attributes_without_room(mount: Mount) -> None:
         assert reader.frame_ids.tolist() == [*ids, ids[-1] + 1]
 
 
+def test_the_first_place_of_a_frame_without_room(mount: Mount) -> None:
+    disk = mount(2000)
+    path = disk / "run.ome.zarr"
+    with storage.open_image_writer(storage.create_recording(path, {"camera": FAST}), "camera") as writer:
+        ids = [writer.append(frame_of(1)).frame_id]
+        (disk / "other").write_bytes(bytes(storage.free_bytes(disk) - 240 * 1024))
+        for frame_id in range(2, 20):
+            with pytest.raises(DiskFullError):
+                writer.append(frame_of(frame_id), index={"t": 5})
+            ids.append(writer.append(frame_of(frame_id)).frame_id)
+        assert_exact(path, ids)
+        (disk / "other").unlink()
+        ids.append(writer.append(frame_of(20), index={"t": 6}).frame_id)
+    assert_exact(path, ids)
+    with storage.open_reader(path) as reader:
+        planes = reader.planes()
+        assert planes is not None
+        assert planes["t"].tolist() == [-1] * 19 + [6]
+
+
 def test_closing_without_any_room_is_finished_by_recover(mount: Mount) -> None:
     disk = mount(3000)
     path = disk / "run.ome.zarr"

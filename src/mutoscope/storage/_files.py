@@ -27,6 +27,7 @@ __all__ = [
     "open_inside",
     "read_document",
     "replace_document",
+    "replace_file",
     "sync_folder",
     "translated",
     "write_all",
@@ -106,8 +107,12 @@ def replace_document(target: Path, document: Mapping[str, Any], staging: Path, *
     durable : bool
         Also bring the content and the folder's entry to the device.
     """
+    replace_file(target, encode(document), staging, durable=durable)
+
+
+def replace_file(target: Path, data: bytes, staging: Path, *, durable: bool = False) -> None:
+    """Replace or make a file as a whole, as `replace_document` does."""
     part = staging / f".{os.getpid()}-{next(_serial)}{PART}"
-    data = encode(document)
     with translated(target):
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

@@ -71,17 +71,17 @@ class FlatWriter:
         size = _ROWS * self.itemsize
         with _files.translated(path):
             path.parent.mkdir(exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                if os.fstat(fd).st_size == size:
-                    self._reserved.add(chunk)
-                    return []
-                if self._fill == -1:
-                    _files.write_all(fd, b"\xff" * size, 0)
-                else:
+            if path.exists() and path.stat().st_size == size:
+                self._reserved.add(chunk)
+                return []
+            if self._fill == -1:  # of an array that is declared already: it appears whole
+                _files.replace_file(path, b"\xff" * size, self._staging)
+            else:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
                     os.posix_fallocate(fd, 0, size)
-            finally:
-                os.close(fd)
+                finally:
+                    os.close(fd)
         self._reserved.add(chunk)
         kill_point("storage.grow.chunk_reserved")
         return [path, path.parent]

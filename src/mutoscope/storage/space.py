@@ -45,7 +45,7 @@ def bytes_per_frame(shape: tuple[int, int], dtype: DTypeLike, *, frames_per_shar
     Examples
     --------
     >>> bytes_per_frame((512, 512), "uint16")
-    524396.015625
+    524360.015625
     """
     level = _layout.plan_level(shape, dtype, frames_per_shard)
     records = 8 * len(_layout.FLAT_ARRAYS) + 4 * len(_layout.PLANE_ARRAYS)

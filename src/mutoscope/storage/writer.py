@@ -322,10 +322,15 @@ class FrameStreamWriter:
                 _flat.create(folder, name, length, self._level_folder)
             created += [folder, folder / "zarr.json"]
         flats = [self._add_flat(name) for name in _layout.PLANE_ARRAYS]
-        for chunk in range(position // _ROWS, max(length - 1, position) // _ROWS + 1):
+        try:
             for flat in flats:
                 flat.declare(length)
-                created += flat.reserve(chunk)
+                for chunk in range(position // _ROWS, max(length - 1, position) // _ROWS + 1):
+                    created += flat.reserve(chunk)
+        except BaseException:  # no room: the next frame that has a place tries again
+            for flat in flats:
+                del self._flats[flat.name]
+            raise
         self._planes = flats
         self._enter_rows(position // _ROWS)
         self._note(created)
