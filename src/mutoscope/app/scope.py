@@ -36,6 +36,7 @@ from mutoscope.recording.recorder import RecorderWorker
 from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
 from mutoscope.runtime.client import ScopeClient
 from mutoscope.runtime.payload import pack
+from mutoscope.runtime.processes import describe_exit
 from mutoscope.runtime.spec import RecordSpec, ScopeSpec, ScopeState, StreamInfo, StreamSpec, WorkerSpec
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
@@ -44,6 +45,8 @@ DEFAULT_RESERVE = 256 * 1024 * 1024
 MEMORY_SHARE = 0.25
 MIN_SLOTS = 16
 START_MARGIN_S = 10.0
+PROGRESS_S = 0.1
+FOREVER_S = 1e9
 
 observers: list[Callable[[Scope], None]] = []
 """Called with each scope that has just started (the terminal display adds itself here)."""
@@ -84,10 +87,16 @@ class AcquisitionResult:
 
 @dataclass(frozen=True)
 class ScopeResult:
-    """How a scope ended: ``exit_reason`` (``"stopped"``, ``"disk_full"``, ``"recorder_lost"``, …) and what went wrong."""
+    """How a scope ended.
+
+    ``exit_reason`` is ``"stopped"``, ``"interrupted"``, ``"quit"`` (`message` says who asked and why), ``"program_ended"``,
+    ``"disk_full"``, ``"disk_reserve"``, ``"recorder_lost"``, ``"failed_to_start"`` or ``"supervisor_lost"``; ``errors`` lists
+    what went wrong.
+    """
 
     exit_reason: str
     errors: list[str] = field(default_factory=list)
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ class Scope:
         self._environment = {name: dict(variables) for name, variables in (environment or {}).items()}
         self._limits = (hang_report_s, recorder_hang_s, setup_timeout_s)
         self._client: ScopeClient | None = None
-        self._acquisition: control.AcquisitionEnded | None = None
+        self._acquisitions: dict[int, control.AcquisitionEnded] = {}
         self._acquisition_news = threading.Condition()
         self._sources_open: dict[str, Source] = {}
         self.path: Path | None = None
@@ -239,15 +248,18 @@ class Scope:
         if self.running:
             raise ScopeStateError("this scope is running already")
         self.close()
-        self.result, self._last_ledger, self._last_status, self._acquisition = None, None, [], None
+        self.result, self._last_ledger, self._last_status = None, None, []
+        self._acquisitions.clear()
         spec = self._specification()
-        client = ScopeClient(spec)
-        client.subscribe(control.AcquisitionEnded, self._on_acquisition_ended)
+        client: ScopeClient | None = None
         try:
+            client = ScopeClient(spec)
+            client.subscribe(control.AcquisitionEnded, self._on_acquisition_ended)
             client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
         except BaseException:
-            client.stop(now=True)
-            client.close()
+            if client is not None:
+                client.stop(now=True)
+                client.close()
             raise
         self._client = client
         for observer in observers:
@@ -255,7 +267,10 @@ class Scope:
         return self
 
     def stop(self, *, now: bool = False) -> None:
-        """End the scope in order: cameras stop, what is in flight is stored, workers end. ``now``: at once. Twice is fine."""
+        """End the scope in order: cameras stop, what is in flight is stored, workers end. ``now``: at once. Twice is fine.
+
+        A KeyboardInterrupt meanwhile (a second Ctrl-C, say) makes it end at once.
+        """
         client = self._client
         if client is None:
             return
@@ -272,9 +287,12 @@ class Scope:
         self._sources_open.clear()
         ended = client.ended
         if ended is None:
-            self.result = ScopeResult("supervisor_lost", [f"the supervisor ended without a last word (exit code {code})"])
+            what = describe_exit(code)
+            self.result = ScopeResult(
+                "supervisor_lost", [f"the supervisor {what}; the data set holds every acknowledged frame"]
+            )
         else:
-            self.result = ScopeResult(ended.reason, ended.errors)
+            self.result = ScopeResult(ended.reason, ended.errors, ended.message)
             self._last_ledger, self._last_status = Ledger(ended.ledger), ended.status
 
     def __enter__(self) -> Self:
@@ -331,12 +349,9 @@ class Scope:
             raise ConfigError("give either frames= or seconds=, not both")
         before = self.ledger
         began = time.monotonic()
-        number = self.start_acquisition(frames)
+        number = self.start_acquisition(frames, seconds=seconds)
         ends = None if seconds is None else began + seconds
-        while True:
-            ended = self._next_news(number, 0.1)
-            if ended is not None:
-                break
+        while (ended := self._ended_acquisition(number, PROGRESS_S)) is None:
             if on_progress is not None:
                 on_progress(self)
             now = time.monotonic()
@@ -344,13 +359,13 @@ class Scope:
                 ends = None
                 self.stop_acquisition()
             if timeout_s is not None and now - began > timeout_s:
-                raise TimeoutError(f"the acquisition did not end within {timeout_s} s")
+                raise errors.CommandTimeoutError(f"the acquisition did not end within {timeout_s:g} s; it goes on")
         if ended.error is not None:
             raise errors.from_record(ended.error)
-        after = self.ledger
         for name, reason in ended.reasons.items():
             if reason == "error":
                 raise errors.CameraError(f"{name}: {ended.messages.get(name, 'failed')}")
+        after = self.ledger
         return AcquisitionResult(
             {name: camera["produced"] - before.cameras[name]["produced"] for name, camera in after.cameras.items()},
             {name: camera.get("stored", 0) - before.cameras[name].get("stored", 0) for name, camera in after.cameras.items()},
@@ -359,61 +374,94 @@ class Scope:
             time.monotonic() - began,
         )
 
-    def start_acquisition(self, frames: int | None = None, *, cameras: Sequence[str] = ()) -> int:
-        """Start the cameras (all, or those named) for so many frames each, or until stopped; returns the acquisition's number."""
+    def start_acquisition(self, frames: int | None = None, *, seconds: float | None = None, cameras: Sequence[str] = ()) -> int:
+        """Start cameras, one after the other, and return the acquisition's number.
+
+        Parameters
+        ----------
+        frames : int, optional
+            Frames of each camera; until stopped, if not given.
+        seconds : float, optional
+            How long it will be let run: only for the forecast of the space that it needs.
+        cameras : sequence of str
+            Those to start; all if none is named.
+
+        Raises
+        ------
+        DiskFullError
+            If what is to come does not fit on the disk; nothing was started.
+        CameraError
+            If a camera refuses, or is out of restarts; those started before it are stopped.
+        """
         if frames is not None and frames < 1:
             raise ConfigError(f"frames must be at least 1, not {frames}")
-        if frames is not None:
-            self._check_space(frames)
-        number: int = self._running_client().ask(control.StartAcquisition(frames=frames, streams=list(cameras)), timeout_s=60.0)
+        self._check_space(frames, seconds, cameras)
+        number: int = self._ask(control.StartAcquisition(frames=frames, streams=tuple(cameras)), timeout_s=60.0)
         return number
 
     def stop_acquisition(self) -> None:
-        """Stop the cameras; frames in flight are still stored."""
-        self._running_client().ask(control.StopAcquisition())
+        """Stop the cameras, the last one first; frames in flight are still stored."""
+        self._ask(control.StopAcquisition())
 
     def wait_acquisition(self, timeout_s: float | None = None) -> bool:
-        """Wait until the acquisition has ended and everything is stored; False if it has not in time."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.state.acquiring:
-            if deadline is not None and time.monotonic() > deadline:
-                return False
-            self._next_news(-1, 0.1)
+        """Wait until no acquisition runs and everything is stored; False if that is not so in time.
+
+        Raises
+        ------
+        MutoscopeError
+            What ended the run, as :meth:`acquire` raises it.
+        """
+        try:
+            self._ask(control.AwaitAcquisition(), timeout_s=FOREVER_S if timeout_s is None else timeout_s)
+        except errors.CommandTimeoutError:
+            return False
         return True
 
-    def _next_news(self, number: int, timeout_s: float) -> control.AcquisitionEnded | None:
+    def _ended_acquisition(self, number: int, timeout_s: float) -> control.AcquisitionEnded | None:
         with self._acquisition_news:
-            if self._acquisition is None or self._acquisition.number != number:
+            if number not in self._acquisitions:
                 self._acquisition_news.wait(timeout_s)
-            if self._acquisition is not None and self._acquisition.number == number:
-                return self._acquisition
-        if not self.running:
-            self._raise_ended()
+            if number in self._acquisitions:
+                return self._acquisitions[number]
+        client = self._running_client()
+        if not client.alive:
+            client.last_word()
+            with self._acquisition_news:
+                if number in self._acquisitions:
+                    return self._acquisitions[number]
+            raise client.failure()
         return None
 
     def _on_acquisition_ended(self, event: control.AcquisitionEnded) -> None:
         with self._acquisition_news:
-            self._acquisition = event
+            self._acquisitions[event.number] = event
             self._acquisition_news.notify_all()
 
-    def _raise_ended(self) -> None:
-        client = self._client
-        ended = client.ended if client is not None else None
-        if ended is None:
-            raise PeerDiedError("the supervisor is gone; the data set holds every acknowledged frame")
-        message = f"the scope ended: {ended.reason}" + "".join(f"; {problem}" for problem in ended.errors)
-        raise DiskFullError(message) if ended.reason.startswith("disk") else ScopeStateError(message)
-
-    def _check_space(self, frames: int) -> None:
-        if self.path is None:
+    def _check_space(self, frames: int | None, seconds: float | None, cameras: Sequence[str]) -> None:
+        """Refuse what cannot fit: the forecast counts everything that is stored with a frame."""
+        if self.path is None or (frames is None and seconds is None):
             return
-        need = sum(frames * int(np.prod(shape)) * dtype.itemsize for shape, dtype in map(describe, self._cameras.values()))
+        need = 0.0
+        for stream in self._running_client().spec.streams:
+            if stream.recorder is not None and (not cameras or stream.info.name in cameras):
+                count = frames if frames is not None else math.ceil((seconds or 0.0) * (stream.info.rate_hz or 0.0))
+                need += count * storage.bytes_per_frame(stream.info.shape, stream.info.dtype)
         free = storage.free_bytes(self.path)
         if need + self._reserve > free:
+            what = f"{frames:,} frames" if frames is not None else f"{seconds:g} s"
             raise DiskFullError(
-                f"{frames:,} frames need {need:,} bytes, {max(0, free - self._reserve):,} are free on the disk of {self.path} "
+                f"{what} need {math.ceil(need):,} bytes, {max(0, free - self._reserve):,} are free on the disk of {self.path} "
                 f"beyond the reserve of {self._reserve:,}: take fewer frames, or free some space"
             )
+
+    def _ask(self, command: Command, timeout_s: float = 10.0) -> Any:
+        client = self._running_client()
+        try:
+            return client.ask(command, timeout_s=timeout_s)
+        except (PeerDiedError, errors.ClosedError):
+            if client.wait_ended(1.0):
+                raise client.failure() from None
+            raise
 
     # -- the bus
 
@@ -461,31 +509,39 @@ class Scope:
     def ledger(self) -> Ledger:
         """The account of every frame: as it stands while the scope runs, the final one afterwards."""
         client = self._client
-        if client is not None and client.alive:
+        if client is None:
+            if self._last_ledger is None:
+                why = "; ".join(self.result.errors) if self.result is not None else "it has not been started"
+                raise ScopeStateError(f"this scope has no ledger: {why}")
+            return self._last_ledger
+        if client.alive:
             try:
                 return Ledger(client.ask(control.GetLedger()))
             except (PeerDiedError, errors.ClosedError):
                 client.wait_ended(1.0)
-        if client is not None and client.ended is not None:
-            return Ledger(client.ended.ledger)
-        if self._last_ledger is None:
-            raise ScopeStateError("this scope has no ledger: it did not start, or its supervisor was killed")
-        return self._last_ledger
+        ended = client.last_word()
+        if ended is None:
+            raise client.failure()
+        return Ledger(ended.ledger)
 
     def status(self) -> list[WorkerStatus]:
-        """Every worker with state, counters, restarts and last error."""
-        client = self._client
-        if client is not None and client.alive:
-            entries = client.ask(control.GetStatus())
-        else:
-            entries = client.ended.status if client is not None and client.ended is not None else self._last_status
+        """Every worker with state, counters, restarts and last error; empty when the supervisor was killed."""
+        client, entries = self._client, self._last_status
+        if client is not None:
+            try:
+                entries = client.ask(control.GetStatus()) if client.alive else []
+            except (PeerDiedError, errors.ClosedError):
+                client.wait_ended(1.0)
+            if not client.alive:
+                ended = client.last_word()
+                entries = ended.status if ended is not None else []
         names = WorkerStatus.__dataclass_fields__
         return [WorkerStatus(**{key: value for key, value in entry.items() if key in names}) for entry in entries]
 
     @property
     def state(self) -> ScopeState:
         """The shared state: acquiring, saving, folder, mode, settings."""
-        return msgspec.convert(self._running_client().ask(control.GetState()), ScopeState)
+        return msgspec.convert(self._ask(control.GetState()), ScopeState)
 
     def set_state(
         self,
@@ -496,11 +552,11 @@ class Scope:
         settings: dict[str, Any] | None = None,
     ) -> None:
         """Change the shared state; every worker sees it."""
-        self._running_client().ask(control.SetState(saving=saving, folder=folder, mode=mode, settings=settings))
+        self._ask(control.SetState(saving=saving, folder=folder, mode=mode, settings=settings))
 
     def allow_restart(self, worker: str) -> None:
         """Consent to the restart of a worker that can move."""
-        self._running_client().ask(control.AllowRestart(worker=worker))
+        self._ask(control.AllowRestart(worker=worker))
 
     @property
     def supervisor_pid(self) -> int:

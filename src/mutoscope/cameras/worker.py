@@ -42,7 +42,7 @@ class CameraWorker(Worker):
 
     def setup(self) -> None:
         """Open the device; one that is still busy after a crash is tried again."""
-        self._last_id = 0
+        self._last_id = self._run = 0
         self._running = False
         self._stop_requested = False
         self._slot: Slot | None = None
@@ -52,16 +52,19 @@ class CameraWorker(Worker):
         self._frames = self.writer(self.stream)
 
     def _open_camera(self) -> None:
+        host = self._host_or_raise()
         deadline = time.monotonic() + OPEN_DEADLINE_S
         pause = OPEN_RETRY_S
         while True:
             try:
                 self.camera.open()
             except CameraError as error:
-                if not getattr(error, "retry", False) or time.monotonic() > deadline:
+                if not getattr(error, "retry", False) or time.monotonic() > deadline or self.stopping or host.orphaned:
                     raise
                 self.log.warning("%s: %s; trying again", self.stream, error)
-                time.sleep(pause)  # the device needs time; nothing else can be done meanwhile
+                again = time.monotonic() + pause
+                while (left := again - time.monotonic()) > 0 and not self.stopping and not host.orphaned:
+                    host.wait_for_commands(left)
                 pause = min(2 * pause, 1.0)
             else:
                 return
@@ -69,14 +72,15 @@ class CameraWorker(Worker):
     @handles(control.StartStream, delivery="supervisor")
     def start(self, command: control.StartStream) -> None:
         """Take frames until ``last_id`` is published (0: until stopped)."""
-        self._last_id = command.last_id
+        self._last_id, self._run = command.last_id, command.run
         self._stop_requested = False
         self._running = True
 
     @handles(control.StopStream, delivery="supervisor")
-    def stop(self, command: control.StopStream) -> None:
-        """Stop after the frame in hand."""
+    def stop(self, command: control.StopStream) -> bool:
+        """Stop after the frame in hand; True if a sequence runs, whose end is then told."""
         self._stop_requested = True
+        return self._running
 
     def step(self) -> None:
         """Run one sequence, or wait for commands."""
@@ -85,11 +89,12 @@ class CameraWorker(Worker):
             return
         reason, message = self._sequence()
         self._running = False
-        if self.stopping:
+        if self._host_or_raise().orphaned:
             return
-        self.send(
-            control.StreamEnded(stream=self.stream, last_id=self._frames.head, reason=reason, message=message), to="supervisor"
+        ended = control.StreamEnded(
+            stream=self.stream, run=self._run, last_id=self._frames.head, reason=reason, message=message
         )
+        self.send(ended, to="supervisor")
 
     def _sequence(self) -> tuple[str, str]:
         host, writer, row = self._host_or_raise(), self._frames, self._host_or_raise().row
@@ -131,7 +136,7 @@ class CameraWorker(Worker):
             raise SequenceStopped
 
     def _buffer(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Give the driver a free slot; waits while a lossless reader holds them all (the ticks missed meanwhile are counted)."""
+        """Give the driver a free slot; waits while a lossless reader holds them all (ticks missed meanwhile are counted)."""
         if self._slot is not None:
             self._slot.discard()
         slot = self._frames.try_claim(shape, dtype)
@@ -170,7 +175,7 @@ class CameraWorker(Worker):
         self._count_overruns()
 
     def _count_overruns(self) -> None:
-        """Enter exposures that never became frames: those that the driver counts, or, if that is more, the gaps in its ticks."""
+        """Enter exposures that never became frames: those that the driver counts or, if that is more, the gaps in its ticks."""
         missed = max(self.camera.counters.get("overruns", 0) - self._seen_overruns, self._missed_ticks)
         known = self._counted - self._seen_overruns
         if missed > known:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import array
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -158,6 +160,61 @@ def wait_readable(fds: Sequence[int], timeout_s: float | None) -> list[int]:
 def open_pidfd(pid: int) -> int:
     """Return a descriptor that becomes readable when process `pid` ends; it never means another process."""
     return os.pidfd_open(pid)
+
+
+def signal_process(pidfd: int, number: int) -> None:
+    """Send a signal to the process of `pidfd`, never to another that got its number; nothing happens when it has ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+
+
+def kill_group_of(pid: int) -> None:
+    """Kill what is left of the process group that child `pid` leads; before it is reaped, while its number is its own."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # nobody is left, or what is left has become another user's
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether process `pid` is stopped (SIGSTOP, or under a debugger)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def create_file(name: str, data: bytes = b"") -> int:
+    """Return a descriptor of an anonymous file that holds `data`, positioned at its start, close-on-exec; the caller owns it.
+
+    Parameters
+    ----------
+    name : str
+        Shown as ``memfd:mutoscope-<name>`` in ``/proc/*/fd``.
+    data : bytes
+        What it holds.
+    """
+    fd = os.memfd_create(f"mutoscope-{name}", os.MFD_CLOEXEC)
+    try:
+        with open(os.dup(fd), "wb") as file:
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def lock_file(fd: int) -> bool:
+    """Lock an open file for this process until it is closed; False when another one holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def send_message(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:

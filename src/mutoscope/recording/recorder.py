@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from mutoscope import storage
+from mutoscope.bus import Command
 from mutoscope.frames import Frame
 from mutoscope.model._faults import kill_point
-from mutoscope.model.errors import DiskFullError, FrameTimeoutError
+from mutoscope.model.errors import DiskFullError, FrameTimeoutError, PeerDiedError, RingClosedError
 from mutoscope.runtime import Restart, Worker, control
 
 __all__ = ["RecorderWorker"]
@@ -18,7 +19,8 @@ __all__ = ["RecorderWorker"]
 IDLE_S = 0.5
 SPACE_CHECK_S = 0.5
 LEASES = 4
-REPORT_EVERY = 256
+REPORT_EVERY = 8
+ORPHANED_S = 1.0
 
 
 class RecorderWorker(Worker):
@@ -58,7 +60,9 @@ class RecorderWorker(Worker):
         )
         self._form = (self._writer.shape, np.dtype(self._writer.dtype))
         self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
+        self._reader.drain_orphaned()
         self._failed: str | None = None
+        self._at_reserve = False
         self._refused: tuple[int, int, str] | None = None
         self._next_space_check = 0.0
 
@@ -92,11 +96,10 @@ class RecorderWorker(Worker):
             self._failed = "disk_full"
             self._refuse(frame, self._failed)
             self._report_refused()
-            self.send(
+            self._tell(
                 control.RecordingFailed(
                     stream=self.camera, reason="disk_full", message=f"frame {frame_id} was not stored: {error}"
-                ),
-                to="supervisor",
+                )
             )
             return
         kill_point("recorder.stored")
@@ -141,7 +144,7 @@ class RecorderWorker(Worker):
             self._report_refused()
         first = self._refused[0] if self._refused is not None else frame_id
         self._refused = (first, frame_id, reason)
-        if frame_id - first + 1 >= min(REPORT_EVERY, self._reader.slots // 4 or 1):
+        if frame_id - first + 1 >= REPORT_EVERY:
             self._report_refused()
 
     def _report_refused(self) -> None:
@@ -149,32 +152,41 @@ class RecorderWorker(Worker):
             return
         first, last, reason = self._refused
         self._refused = None
-        self.send(control.FramesNotStored(stream=self.camera, first_id=first, last_id=last, reason=reason), to="supervisor")
+        self._tell(control.FramesNotStored(stream=self.camera, first_id=first, last_id=last, reason=reason))
         self._reader.commit(last)
         row = self._host_or_raise().row
         row.drops += last - first + 1
 
+    def _tell(self, command: Command) -> None:
+        """Tell the supervisor; nobody keeps a ledger any longer when it is gone."""
+        if self._host_or_raise().orphaned:
+            return
+        try:
+            self.send(command, to="supervisor")
+        except PeerDiedError:
+            if not self._host_or_raise().orphaned:
+                raise
+
     def _check_space(self) -> None:
         self._next_space_check = time.monotonic() + SPACE_CHECK_S
-        if self._failed is not None or self.reserve_bytes <= 0:
+        if self._failed is not None or self._at_reserve or self.reserve_bytes <= 0:
             return
         free = storage.free_bytes(self.path)
         if free < self.reserve_bytes:
-            self._failed = "disk_reserve"
+            self._at_reserve = True  # what is in flight is still stored: that is what the reserve is for
             message = f"{free:,} bytes are free, the reserve is {self.reserve_bytes:,}: the recording ends in order"
-            self.send(control.RecordingFailed(stream=self.camera, reason="disk_reserve", message=message), to="supervisor")
+            self._tell(control.RecordingFailed(stream=self.camera, reason="disk_reserve", message=message))
 
     def teardown(self) -> None:
-        """Store what is still in the ring (the supervisor may be gone), then close the image."""
-        while True:
+        """Store what is still in the ring (for a second at most when the supervisor is gone), then close the image."""
+        until = time.monotonic() + ORPHANED_S
+        while not (self._host_or_raise().orphaned and time.monotonic() > until):
             try:
                 frame = self._reader.next(timeout_s=0.0)
-            except FrameTimeoutError:
+            except (FrameTimeoutError, RingClosedError):
                 break
             with frame:
                 self._take(frame)
-        if self._host_or_raise().orphaned:
-            self._refused = None
         self._report_refused()
         try:
             self._writer.close()

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from typing import Any
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from mutoscope.bus import Endpoint, handles
 from mutoscope.frames import FrameReader, FrameWriter, Status, TableReader, TableWriter, _os
 from mutoscope.frames._native import library
 from mutoscope.model import errors
-from mutoscope.model.errors import ClosedError, FrameTimeoutError, PeerDiedError
+from mutoscope.model.errors import ClosedError, ConfigError, FrameTimeoutError, PeerDiedError
 from mutoscope.runtime import control, processes
 from mutoscope.runtime.payload import unpack
 from mutoscope.runtime.spec import ChildSpec, ScopeInfo, ScopeState
@@ -28,6 +28,8 @@ from mutoscope.runtime.worker import Worker
 
 HEARTBEAT_PERIOD_NS = 200_000_000
 IDLE_WAIT_S = 0.5
+REPLY_S = 5.0
+SETUP_FAILED = 71
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,8 @@ class WorkerHost:
         self.status = Status.from_handle(spec.status_meta, spec.status_fds)
         self.row = self.status.row(spec.status_row)
         self.bell = _os.create_bell()
-        self._ready = False
+        self._ready = self._failed = False
+        self._table_keys: Counter[str] = Counter()
         self._readers: list[FrameReader] = []
         self._tables: list[TableReader | TableWriter] = []
         self._writers: list[FrameWriter] = []
@@ -58,9 +61,15 @@ class WorkerHost:
     def _set_up(self, command: control.SetUp) -> None:
         self.info, self.state = command.info, command.state
         self.endpoint.subscribe(control.StateChanged, self._state_changed)
-        if self.worker.moves:
+        self.endpoint.subscribe(control.TablesChanged, self._tables_changed)
+        try:
+            if self.worker.moves and self.incarnation > 1:
+                self.worker.safe_state()
+            self.worker.setup()
+        except Exception:
+            self._failed = True  # the supervisor hears it as the answer to its request
             self.worker.safe_state()
-        self.worker.setup()
+            raise
         self._ready = True
 
     @handles(control.StopWorker, delivery="supervisor")
@@ -69,6 +78,9 @@ class WorkerHost:
 
     def _state_changed(self, event: control.StateChanged) -> None:
         self.state = event.state
+
+    def _tables_changed(self, event: control.TablesChanged) -> None:
+        self.info = msgspec.structs.replace(self.info, tables=event.tables)
 
     # -- used by the worker
 
@@ -118,7 +130,11 @@ class WorkerHost:
         return writer
 
     def open_table_reader(self, name: str, start: str, timeout_s: float) -> TableReader:
-        meta, fds = self.endpoint.call_fds(control.AttachTable(table=name, start=start), timeout_s=timeout_s)
+        if not timeout_s > 0:
+            raise ConfigError(f"timeout_s must be more than 0, not {timeout_s}")
+        self._table_keys[name] += 1
+        command = control.AttachTable(table=name, key=str(self._table_keys[name]), start=start, timeout_s=timeout_s)
+        meta, fds = self.endpoint.call_fds(command, timeout_s=timeout_s + REPLY_S)
         reader = TableReader.from_handle(meta, fds)
         reader.interrupt_with(self.endpoint.fileno(), self.service)
         self._tables.append(reader)
@@ -143,9 +159,11 @@ class WorkerHost:
         """True when the supervisor is gone."""
         return self.endpoint.peer_closed
 
-    def wait_for_commands(self) -> None:
-        """Wait for something to do, for at most half a second."""
-        self.endpoint.pump(IDLE_WAIT_S)
+    def wait_for_commands(self, timeout_s: float = IDLE_WAIT_S) -> None:
+        """Wait for something to do and do it; FrameTimeoutError when there was nothing (an idle step)."""
+        if not self.endpoint.pump(timeout_s) and not self.endpoint.peer_closed:
+            raise FrameTimeoutError("no command came")
+        self.endpoint.dispatch()
 
     def quit(self, reason: str) -> None:
         self.endpoint.send(control.Quit(reason=reason), to="supervisor")
@@ -159,6 +177,8 @@ class WorkerHost:
             self.endpoint.dispatch()
             if self.endpoint.peer_closed:
                 return 75
+            if self._failed:
+                return SETUP_FAILED
         row, step = self.row, self.worker.step
         try:
             while not self.stopping:
@@ -170,11 +190,11 @@ class WorkerHost:
                 row.step_started_ns = started = time.monotonic_ns()
                 try:
                     step()
+                except _Interrupted:
+                    continue
                 except FrameTimeoutError:
                     row.timeouts += 1
                     row.timeouts_consecutive += 1
-                except _Interrupted:
-                    continue
                 else:
                     row.timeouts_consecutive = 0
                     row.frames += 1
@@ -186,8 +206,7 @@ class WorkerHost:
         return 75 if self.endpoint.peer_closed else 0
 
     def _rest(self) -> None:
-        if self.worker.moves:
-            self.worker.safe_state()
+        self.worker.safe_state()
         self.worker.teardown()
 
     def close(self) -> None:
@@ -259,7 +278,7 @@ def main(payload_fd: int) -> int:
         if not host.endpoint.peer_closed:
             return _crash(host)
         return 75
-    except Exception:  # noqa: BLE001  (top of a process: reported, then it ends)
+    except BaseException:  # noqa: BLE001  (top of a process: reported, then it ends; sys.exit() in a worker too)
         return _crash(host)
     return code
 

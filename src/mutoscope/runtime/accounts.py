@@ -2,71 +2,114 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
 from mutoscope import storage
 from mutoscope.model import ClockFit, IdRanges
-from mutoscope.model.errors import DatasetError, DatasetNotFoundError
+from mutoscope.model.errors import DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError
+from mutoscope.runtime.consumers import Account, entry
+from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.members import Member
-from mutoscope.runtime.spec import ScopeSpec
+from mutoscope.runtime.spec import RecordSpec, ScopeSpec
 from mutoscope.runtime.streams import Stream
+from mutoscope.runtime.tables import Tables
 
-__all__ = ["final_ledger", "live_ledger"]
+__all__ = ["discard_empty", "final_ledger", "live_ledger"]
 
 VERSION = 1
 CLOCK_SAMPLES = 20_000
+LEFT_REASONS = {"disk_full": "disk_full", "disk_reserve": "disk_reserve", "recorder_lost": "recorder_lost"}
+"""Why frames were left unwritten, by the reason for which the scope ended; otherwise ``stopped``."""
 
 
-def live_ledger(spec: ScopeSpec, streams: dict[str, Stream], members: dict[str, Member]) -> dict[str, Any]:
+def live_ledger(spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, members: dict[str, Member]) -> dict[str, Any]:
     """The account as it stands, from the rings and the status table; recorders count what they committed."""
     cameras = {name: _camera(stream, members) for name, stream in streams.items()}
     return {
         "version": VERSION,
         "scope": spec.name,
+        "path": spec.record.path if spec.record is not None else None,
         "final": False,
         "utc_ns": time.time_ns(),
         "cameras": cameras,
+        "tables": tables.account(),
         "restarts": {member.name: member.restarts for member in members.values() if member.restarts},
         "recovery_s": {member.name: list(member.recovery_s) for member in members.values() if member.recovery_s},
     }
 
 
 def final_ledger(
-    spec: ScopeSpec, streams: dict[str, Stream], members: dict[str, Member], reason: str, problems: list[str]
+    spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, members: dict[str, Member], reason: str, desk: Desk
 ) -> dict[str, Any]:
     """The account after every worker has ended; what is stored is read back from the data set, and the ledger saved in it."""
-    ledger = live_ledger(spec, streams, members)
-    ledger.update(final=True, reason=reason, problems=list(problems))
-    if spec.record is None:
-        return ledger
-    for name, stream in streams.items():
-        recorder = stream.spec.recorder
-        if recorder is None:
-            continue
-        camera = ledger["cameras"][name]
+    ledger = live_ledger(spec, streams, tables, members)
+    ledger.update(final=True, reason=reason)
+    record = spec.record
+    if record is not None and any(_recover_first(stream, members) for stream in streams.values()):
         try:
-            if members[recorder].state == "failed":
-                storage.recover(spec.record.path)
-            with storage.open_reader(spec.record.path, camera=name) as reader:
-                stored = IdRanges.from_ids(reader.frame_ids.tolist())
-                camera["clocks"] = _clocks(reader)
-        except (DatasetError, DatasetNotFoundError) as error:
-            problems.append(f"{name}: the data set could not be read back: {error}")
-            continue
-        since = IdRanges([(stream.first_id, max(stream.first_id, camera["last_id"]))])
-        stored_here = stored.intersection(since) if camera["produced"] else IdRanges()
-        account = camera["consumers"].setdefault(recorder, {"policy": "every", "dropped": {}, "pending": 0, "done": 0})
-        account["done"] = stored_here.count
-        account["done_ids"] = stored_here.to_list()
-        named = sum(entry["count"] for entry in account["dropped"].values())
-        account["pending"] = camera["produced"] - stored_here.count - named
-        camera["stored"] = stored_here.count
-    try:
-        storage.write_attributes(spec.record.path, {"ledger": ledger})
-    except (DatasetError, DatasetNotFoundError, OSError) as error:
-        problems.append(f"the ledger could not be saved in the data set: {error}")
+            storage.recover(record.path)
+        except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError) as error:
+            desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
+    for name, stream in streams.items():
+        if record is not None and stream.spec.recorder is not None:
+            _read_back(ledger["cameras"][name], stream, record, LEFT_REASONS.get(reason, "stopped"), desk)
+    ledger["problems"] = list(desk.problems)
+    if record is not None and any(stream.spec.recorder is not None for stream in streams.values()):
+        try:
+            storage.write_attributes(record.path, {"ledger": ledger})
+        except (DatasetError, DatasetNotFoundError, OSError) as error:
+            desk.report(f"the ledger could not be saved in the data set: {error}")
     return ledger
+
+
+def _recover_first(stream: Stream, members: dict[str, Member]) -> bool:
+    return stream.spec.recorder is not None and members[stream.spec.recorder].state == "failed"
+
+
+def _read_back(camera: dict[str, Any], stream: Stream, record: RecordSpec, reason: str, desk: Desk) -> None:
+    """Enter what the data set holds: that is what was done, whatever the ring says; and say so where the two differ."""
+    recorder = stream.spec.recorder
+    assert recorder is not None
+    try:
+        with storage.open_reader(record.path, camera=stream.name) as reader:
+            stored = IdRanges.from_ids(reader.frame_ids.tolist())
+            camera["clocks"] = _clocks(reader)
+    except (DatasetError, DatasetNotFoundError) as error:
+        desk.report(f"{stream.name}: the data set could not be read back: {error}")
+        return
+    first, last = camera["first_id"], camera["last_id"]
+    produced = IdRanges([(first, last)]) if last >= first else IdRanges()
+    before = camera["consumers"].get(recorder, {})
+    dropped = {}
+    left = produced - stored
+    account = stream.accounts.get(recorder) or Account("every", "block", [])
+    for named, ids in account.named.items():
+        if taken := ids & left:
+            dropped[named] = taken
+            left -= taken
+    missing = account.claimed() & left
+    if missing:
+        desk.report(f"{stream.name}: frames {missing} were acknowledged and are not in the data set")
+        left -= missing
+    if left:
+        dropped[reason] = (dropped.get(reason) or IdRanges()) | left
+        if reason == "stopped":
+            desk.report(f"{stream.name}: {left.count:,} frames were not stored before the end ({left})")
+    done = stored & produced
+    camera["consumers"][recorder] = {
+        "policy": "every",
+        "on_full": before.get("on_full", "block"),
+        "from_id": first,
+        "offered": produced.count,
+        "offered_ids": produced.to_list(),
+        "done": done.count,
+        "done_ids": done.to_list(),
+        "dropped": {named: entry(ids) for named, ids in dropped.items()},
+        "pending": missing.count,
+    }
+    camera["stored"] = done.count
 
 
 def _clocks(reader: storage.FrameStreamReader) -> dict[str, Any]:
@@ -86,3 +129,13 @@ def _camera(stream: Stream, members: dict[str, Member]) -> dict[str, Any]:
     if recorder is not None:
         account["stored"] = account["consumers"].get(recorder, {}).get("done", 0)
     return account
+
+
+def discard_empty(path: str, desk: Desk) -> None:
+    """Remove a data set that this run made and that holds no frame, so that a start that failed leaves none behind."""
+    try:
+        if storage.info(path)["frames"]:
+            return
+        shutil.rmtree(path)
+    except (DatasetError, DatasetNotFoundError, OSError) as error:
+        desk.report(f"{path}: the empty data set could not be removed: {error}")

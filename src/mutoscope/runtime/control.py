@@ -31,13 +31,6 @@ class AttachWriter(Command, name="scope.attach_writer"):
     stream: str
 
 
-class DetachReader(Command, name="scope.detach_reader"):
-    """The reader `key` of the sender is closed: its row is free."""
-
-    stream: str
-    key: str
-
-
 class CreateTable(Command, name="scope.create_table"):
     """A table that the sender writes. A successor gets the same one again."""
 
@@ -47,17 +40,12 @@ class CreateTable(Command, name="scope.create_table"):
 
 
 class AttachTable(Command, name="scope.attach_table"):
-    """A reader of a table; answered once its owner has created it."""
+    """A reader of a table; answered once its owner has created it, within `timeout_s` seconds. `key` as in AttachReader."""
 
     table: str
+    key: str
     start: str = "new"
-
-
-class DetachTable(Command, name="scope.detach_table"):
-    """The sender no longer reads this table; `row` is its place there."""
-
-    table: str
-    row: int
+    timeout_s: float = 10.0
 
 
 class AttachStatus(Command, name="scope.attach_status"):
@@ -74,9 +62,10 @@ class FramesNotStored(Command, name="scope.frames_not_stored"):
 
 
 class StreamEnded(Command, name="scope.stream_ended"):
-    """A camera's sequence ended: ``complete``, ``exhausted`` (no more data), ``stopped`` or ``error``."""
+    """A camera's sequence ended: ``complete``, ``exhausted`` (no more data) or ``stopped``. `run` is that of StartStream."""
 
     stream: str
+    run: int
     last_id: int
     reason: str
     message: str = ""
@@ -103,7 +92,7 @@ class StartAcquisition(Command, name="scope.start_acquisition"):
     """Start the cameras named (all when empty), for so many frames each, or until stopped."""
 
     frames: int | None = None
-    streams: list[str] = []
+    streams: tuple[str, ...] = ()
 
 
 class StopAcquisition(Command, name="scope.stop_acquisition"):
@@ -137,6 +126,10 @@ class AllowRestart(Command, name="scope.allow_restart"):
     worker: str
 
 
+class AwaitAcquisition(Command, name="scope.await_acquisition"):
+    """Answered when no acquisition runs and everything is stored, or with the error that ended the run."""
+
+
 class AwaitStart(Command, name="scope.await_start"):
     """Answered when every worker is set up, or with the error that prevents it."""
 
@@ -159,14 +152,15 @@ class SetUp(Command, name="scope.set_up"):
 
 
 class StartStream(Command, name="scope.start_stream"):
-    """Take frames until this ``frame_id`` is published (0: until stopped)."""
+    """Take frames until this ``frame_id`` is published (0: until stopped). `run` numbers the acquisition."""
 
     stream: str
+    run: int
     last_id: int = 0
 
 
 class StopStream(Command, name="scope.stop_stream"):
-    """Stop taking frames."""
+    """Stop taking frames. Answers True when a sequence runs: its end is then said by StreamEnded."""
 
     stream: str
 
@@ -194,6 +188,12 @@ class WorkerChanged(Event, name="scope.worker_changed"):
     message: str = ""
 
 
+class TablesChanged(Event, name="scope.tables_changed"):
+    """All tables that there are."""
+
+    tables: tuple[str, ...]
+
+
 class LogLine(Event, name="scope.log_line"):
     """One line for ``scope.log``."""
 
@@ -210,12 +210,14 @@ class Notice(Event, name="scope.notice"):
 
 
 class ScopeEnded(Event, name="scope.ended"):
-    """The last word of the supervisor: why it ended, and the final ledger."""
+    """The last word of the supervisor: why it ended, and the final ledger. `error` is set when the run failed."""
 
     reason: str
+    message: str
     errors: list[str]
     ledger: dict[str, Any]
     status: list[dict[str, Any]]
+    error: ErrorRecord | None = None
 
 
 class AcquisitionEnded(Event, name="scope.acquisition_ended"):

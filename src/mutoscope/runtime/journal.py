@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from mutoscope.frames import _os
 from mutoscope.model.errors import ConfigError
 
 __all__ = ["Journal"]
@@ -30,7 +30,7 @@ class Journal:
     Raises
     ------
     ConfigError
-        If another running scope holds the folder.
+        If another running scope holds the folder, or it cannot be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -41,17 +41,22 @@ class Journal:
         self._dead: str | None = None
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "a", encoding="utf-8")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ConfigError(
-                f"{self.folder} belongs to a scope that is running: choose another name, or stop that one"
-            ) from None
-        self._log = open(self.folder / "scope.log", "a", encoding="utf-8", buffering=1)
-        self._audit = open(self.folder / "audit.jsonl", "a", encoding="utf-8", buffering=1)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._open("lock")
+            if not _os.lock_file(self._lock.fileno()):
+                raise ConfigError(f"{self.folder} belongs to a scope that is running: choose another name, or stop that one")
+            self._log, self._audit = self._open("scope.log"), self._open("audit.jsonl")
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"{self.folder}: the folder of the run cannot be made ({error.strerror})") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, name: str) -> TextIO:
+        assert self.folder is not None
+        return open(self.folder / name, "a", encoding="utf-8", buffering=1)
 
     def line(self, level: int, source: str, text: str) -> None:
         """Write one line of ``scope.log``: UTC time, level, who, what."""
@@ -88,6 +93,7 @@ class Journal:
             os.replace(partial, self.folder / name)
         except OSError as error:
             self._failed(error)
+            partial.unlink(missing_ok=True)
 
     @property
     def failure(self) -> str | None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from mutoscope import storage
+from mutoscope.model import IdRanges
 from mutoscope.model.errors import ConfigError
+from mutoscope.runtime.consumers import LOSSLESS
+from mutoscope.runtime.join import join_values, numeric_columns
 
 __all__ = ["Ledger"]
+
+CLOCKS = ("monotonic_ns", "utc_ns")
 
 
 class Ledger:
     """The account of every frame of a run.
 
-    For each lossless consumer ``produced = done + dropped + pending``, by frame id; for each latest-wins consumer
-    ``offered = shown + skipped``. Camera ticks that never became a frame are counted beside, as ``camera_overrun``.
+    For each lossless consumer ``offered = done + dropped + pending``, by frame id, where a consumer that was there all the time
+    was offered everything that was produced; for each latest-wins consumer ``offered = shown + skipped``. Camera ticks that
+    never became a frame are counted beside, as ``camera_overrun``.
 
     Parameters
     ----------
@@ -60,7 +70,7 @@ class Ledger:
 
     @property
     def pending(self) -> int:
-        """Frames that were published and neither stored nor dropped (0 after an orderly end)."""
+        """Frames that were published and neither stored nor dropped (0 after the end)."""
         return sum(
             camera["consumers"][camera["recorder"]]["pending"]
             for camera in self.cameras.values()
@@ -74,21 +84,18 @@ class Ledger:
         return restarts
 
     @property
+    def problems(self) -> list[str]:
+        """What is wrong with this account, one sentence each; none of a sound run."""
+        found = []
+        for name, camera in self.cameras.items():
+            for consumer, account in camera["consumers"].items():
+                found += [f"{name}, {consumer}: {problem}" for problem in _check(camera, account)]
+        return found
+
+    @property
     def exact(self) -> bool:
-        """True when the promise holds for every consumer: nothing negative, nothing unaccounted for."""
-        for camera in self.cameras.values():
-            for consumer in camera["consumers"].values():
-                if "offered" in consumer:
-                    if consumer["offered"] != consumer["shown"] + consumer["skipped"]:
-                        return False
-                    continue
-                dropped = sum(entry["count"] for entry in consumer["dropped"].values())
-                offered = camera["last_id"] - consumer.get("from_id", camera["first_id"]) + 1
-                if min(consumer["done"], dropped, consumer["pending"]) < 0:
-                    return False
-                if max(0, offered) != consumer["done"] + dropped + consumer["pending"]:
-                    return False
-        return True
+        """True when the promise holds for every consumer, frame id by frame id."""
+        return not self.problems
 
     def summary(self) -> str:
         """The account in a few lines for people."""
@@ -97,77 +104,135 @@ class Ledger:
             line = f"{name}: produced {camera['produced']:,}"
             if camera["recorder"] is not None:
                 line += f", stored {camera.get('stored', 0):,}"
-            line += f", camera overrun {camera['camera_overrun']:,}"
-            lines.append(line)
+            lines.append(line + f", camera overrun {camera['camera_overrun']:,}")
             for consumer, account in camera["consumers"].items():
-                if "offered" in account:
-                    lines.append(
-                        f"  {consumer}: offered {account['offered']:,}, shown {account['shown']:,}, skipped {account['skipped']:,}"
-                    )
-                else:
-                    dropped = ", ".join(f"{reason} {entry['count']:,}" for reason, entry in account["dropped"].items())
-                    lines.append(
-                        f"  {consumer}: done {account['done']:,}, dropped {dropped or 0}, pending {account['pending']:,}"
-                    )
+                head = f"  {consumer}: offered {account['offered']:,}, "
+                if account["policy"] not in LOSSLESS:
+                    lines.append(head + f"shown {account['shown']:,}, skipped {account['skipped']:,}")
+                    continue
+                dropped = ", ".join(f"{reason} {entry['count']:,}" for reason, entry in account["dropped"].items())
+                lines.append(head + f"done {account['done']:,}, dropped {dropped or 0}, pending {account['pending']:,}")
         for worker, count in self.restarts.items():
             lines.append(f"{worker}: restarted {count} ×")
         return "\n".join(lines) or "no camera"
 
-    @staticmethod
     def join(
-        frame_ids: np.ndarray[Any, np.dtype[Any]],
-        times_ns: np.ndarray[Any, np.dtype[Any]],
-        table_times_ns: np.ndarray[Any, np.dtype[Any]],
-        values: np.ndarray[Any, np.dtype[Any]],
+        self,
+        table: npt.NDArray[Any],
         *,
+        columns: Sequence[str] | None = None,
+        time: str | None = None,
+        camera: str | None = None,
         how: str = "before",
         stale_after_s: float = 1.0,
-    ) -> np.ndarray[Any, np.dtype[Any]]:
-        """Give each frame a table's value at its time.
+        frames: storage.FrameStreamReader | str | os.PathLike[str] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Give each stored frame the value that a table had at its time.
 
         Parameters
         ----------
-        frame_ids, times_ns : ndarray, shape (n,)
-            The frames and their ``monotonic_ns``.
-        table_times_ns, values : ndarray, shape (m,)
-            The table's times (ascending, same clock) and one of its columns.
+        table : structured ndarray
+            Rows, as ``TableReader.read`` gives them, in any order.
+        columns : sequence of str, optional
+            The numeric columns wanted; all of them, if not given.
+        time : str, optional
+            The column that says when a row holds: ``monotonic_ns`` or ``utc_ns`` on the clocks of the frames, or
+            ``frame_id``, which stands for that frame's time (rows of frames that are not stored are left out). By default the
+            first of these that the table has.
+        camera : str, optional
+            Whose frames; the only camera, if not given.
         how : {"before", "after", "interpolated"}
-            The last value at or before the frame, the first at or after it, or linear between the two.
+            The last row at or before the frame, the first at or after it, or linear between the two.
         stale_after_s : float
-            A value further away than this many seconds is flagged.
+            In seconds; a value taken from a row further away is flagged.
+        frames : FrameStreamReader or path, optional
+            The data set; that of this run, if not given.
 
         Returns
         -------
-        ndarray, shape (n,), dtype [("frame_id", "u8"), ("value", "f8"), ("age_s", "f8"), ("stale", "?")]
-            ``value`` is nan and ``stale`` True where the table has none on the side asked for. ``age_s`` is the distance in time to
-            the nearer of the values used... see `how`; it is negative for a value after the frame.
+        structured ndarray, shape (stored frames,)
+            ``frame_id``, the columns as float64 (nan where the table has no row on the side asked for), ``age_s`` (the frame's
+            time minus the row's, in seconds; of the further row when interpolated) and ``stale``.
+
+        Raises
+        ------
+        ConfigError
+            If the table has no column of time, or not a column asked for.
+        DatasetNotFoundError
+            If the data set is not where it was written.
         """
-        if how not in ("before", "after", "interpolated"):
-            raise ConfigError(f"how must be 'before', 'after' or 'interpolated', not {how!r}")
-        result = np.zeros(len(frame_ids), [("frame_id", "u8"), ("value", "f8"), ("age_s", "f8"), ("stale", "?")])
-        result["frame_id"] = frame_ids
-        result["value"] = result["age_s"] = np.nan
-        result["stale"] = True
-        if len(table_times_ns) == 0 or len(frame_ids) == 0:
-            return result
-        frames, times = np.asarray(times_ns, "i8"), np.asarray(table_times_ns, "i8")
-        before = np.searchsorted(times, frames, side="right") - 1
-        after = np.searchsorted(times, frames, side="left")
-        has_before, has_after = before >= 0, after < len(times)
-        low, high = np.clip(before, 0, None), np.clip(after, None, len(times) - 1)
-        column = np.asarray(values, "f8")
-        age_before, age_after = (frames - times[low]) / 1e9, (frames - times[high]) / 1e9
-        if how == "before":
-            valid, value, age = has_before, column[low], age_before
-        elif how == "after":
-            valid, value, age = has_after, column[high], age_after
-        else:
-            valid = has_before & has_after
-            span = np.maximum(times[high] - times[low], 1)
-            share = np.where(times[high] > times[low], (frames - times[low]) / span, 0.0)
-            value = column[low] + share * (column[high] - column[low])
-            age = np.where(age_before > -age_after, age_before, age_after)
-        result["value"] = np.where(valid, value, np.nan)
-        result["age_s"] = np.where(valid, age, np.nan)
-        result["stale"] = ~valid | (np.abs(age) > stale_after_s)
-        return result
+        names = table.dtype.names or ()
+        chosen = time or next((name for name in (*CLOCKS, "frame_id") if name in names), None)
+        if chosen is None or chosen not in names:
+            wanted = repr(time) if time is not None else "of time (monotonic_ns, utc_ns or frame_id)"
+            raise ConfigError(f"the table has no column {wanted}; it has: {', '.join(names) or 'none'}")
+        if isinstance(frames, storage.FrameStreamReader):
+            return _join(table, frames, chosen, numeric_columns(table, columns, chosen), how, stale_after_s)
+        path = frames if frames is not None else self._document.get("path")
+        if path is None:
+            raise ConfigError("this run was not recorded: there are no stored frames to join a table to")
+        with storage.open_reader(path, camera=camera or self._only_camera()) as reader:
+            return _join(table, reader, chosen, numeric_columns(table, columns, chosen), how, stale_after_s)
+
+    def _only_camera(self) -> str:
+        if len(self.cameras) != 1:
+            raise ConfigError(f"say whose frames with camera=: there are {', '.join(self.cameras) or 'none'}")
+        return next(iter(self.cameras))
+
+
+def _join(
+    table: npt.NDArray[Any],
+    frames: storage.FrameStreamReader,
+    time: str,
+    columns: dict[str, npt.NDArray[Any]],
+    how: str,
+    stale_after_s: float,
+) -> npt.NDArray[Any]:
+    ids = frames.frame_ids
+    frame_times = frames.utc_ns if time == "utc_ns" else frames.monotonic_ns
+    times = table[time]
+    if time == "frame_id":
+        known = np.isin(times, ids)
+        times = frame_times[np.searchsorted(ids, times[known])]
+        columns = {name: column[known] for name, column in columns.items()}
+    values, age_s, stale = join_values(frame_times, times, columns, how=how, stale_after_s=stale_after_s)
+    dtype = [("frame_id", "u8"), *((name, "f8") for name in columns), ("age_s", "f8"), ("stale", "?")]
+    result = np.empty(len(ids), dtype)
+    result["frame_id"], result["age_s"], result["stale"] = ids, age_s, stale
+    for name, column in values.items():
+        result[name] = column
+    return result
+
+
+def _check(camera: dict[str, Any], account: dict[str, Any]) -> list[str]:
+    """Check one consumer's account against the ids that it names."""
+    offered = IdRanges.from_list(account["offered_ids"])
+    produced = IdRanges([(camera["first_id"], camera["last_id"])]) if camera["produced"] else IdRanges()
+    found = []
+    if offered.count != account["offered"] or offered - produced:
+        found.append(f"it was offered {account['offered']} frames ({offered}), produced were {produced}")
+    if account["policy"] not in LOSSLESS:
+        if min(account["shown"], account["skipped"]) < 0 or account["offered"] != account["shown"] + account["skipped"]:
+            found.append(f"offered {account['offered']}, shown {account['shown']}, skipped {account['skipped']}")
+        return found
+    total = IdRanges()
+    for reason, entry in account["dropped"].items():
+        ids = IdRanges.from_list(entry["ids"])
+        if ids.count != entry["count"]:
+            found.append(f"{entry['count']} frames were dropped ({reason}), {ids.count} of them are known by id")
+        if ids & total or ids - offered:
+            found.append(
+                f"frames dropped for {reason} are counted twice, or were not offered: {(ids & total) | (ids - offered)}"
+            )
+        total |= ids
+    done = IdRanges.from_list(account["done_ids"]) if "done_ids" in account else None
+    if done is not None and (done.count != account["done"] or done & total or done - offered):
+        found.append(f"done {account['done']}, of which {done.count} are known by id, {(done & total).count} also dropped")
+    dropped = sum(entry["count"] for entry in account["dropped"].values())
+    if min(account["done"], dropped, account["pending"]) < 0:
+        found.append("a count is negative")
+    if account["offered"] != account["done"] + dropped + account["pending"]:
+        found.append(
+            f"offered {account['offered']} = done {account['done']} + dropped {dropped} + pending {account['pending']} fails"
+        )
+    return found

@@ -9,12 +9,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from mutoscope.frames import Status
+from mutoscope.frames import Status, _os
 from mutoscope.runtime import processes
 from mutoscope.runtime.processes import Child
-from mutoscope.runtime.spec import ChildSpec, WorkerSpec
+from mutoscope.runtime.spec import ChildSpec, Restart, WorkerSpec
 
-__all__ = ["STATES", "Member"]
+__all__ = ["STATES", "Deaths", "Member"]
 
 STATES = (
     "starting",
@@ -28,6 +28,38 @@ STATES = (
     "failed",
 )
 GRACE_S = 1.5
+STEADY_S = 2.0
+
+
+class Deaths:
+    """When a worker died, and what its policy says about the next start.
+
+    The pause doubles with each death soon after a start (within 2 s), so that a worker that cannot live does not keep the
+    machine busy, and one that ran is back at once.
+
+    Examples
+    --------
+    >>> deaths = Deaths(Restart(limit=3, backoff_s=0.1))
+    >>> [deaths.next_restart(now, up_s) for now, up_s in ((0.0, 60.0), (1.0, 0.5), (2.0, 0.5), (3.0, 0.5))]
+    [0.1, 1.1, 2.2, None]
+    """
+
+    def __init__(self, policy: Restart) -> None:
+        self.policy = policy
+        self._times: deque[float] = deque()
+        self._early = 0
+
+    def next_restart(self, now: float, up_s: float) -> float | None:
+        """Enter a death at `now` (seconds) after `up_s` seconds of work; return when to restart, None for never."""
+        policy = self.policy
+        self._early = self._early + 1 if up_s < STEADY_S else 0
+        self._times.append(now)
+        while self._times and now - self._times[0] > policy.within_s:
+            self._times.popleft()
+        if policy.mode == "never" or len(self._times) > policy.limit:
+            return None
+        pause: float = min(policy.backoff_s * 2.0 ** min(max(0, self._early - 1), 30), policy.backoff_max_s)
+        return now + pause
 
 
 @dataclass
@@ -41,15 +73,18 @@ class Member:
     state: str = "starting"
     incarnation: int = 0
     restarts: int = 0
-    deaths: deque[float] = field(default_factory=deque)
     died_at: float | None = None
+    up_since: float | None = None
     restart_at: float | None = None
     recovery_s: list[float] = field(default_factory=list)
     last_error: str = ""
     last_traceback: str = ""
     kill_at: float | None = None
     term_at: float | None = None
-    since: float = field(default_factory=time.monotonic)
+    given_up: bool = False
+
+    def __post_init__(self) -> None:
+        self.deaths = Deaths(self.spec.restart)
 
     @property
     def name(self) -> str:
@@ -61,20 +96,29 @@ class Member:
         """True while its process exists."""
         return self.child is not None
 
+    @property
+    def serving(self) -> bool:
+        """True while it can be asked for something: set up, and neither dead nor about to end."""
+        return self.child is not None and self.state in ("running", "not responding")
+
     def set_state(self, state: str) -> None:
         """Change the state, here and in the status table."""
         self.state = state
-        self.since = time.monotonic()
         row = self.status.row(self.status_row)
         row.state = STATES.index(state)
         row.pid = self.child.pid if self.child is not None else 0
         row.restarts = self.restarts
         row.incarnation = self.incarnation
 
+    def heartbeat_age_s(self) -> float | None:
+        """Seconds since the process showed a sign of life; None when there is none, or it has yet to begin."""
+        beat = self.status.row(self.status_row).heartbeat_ns
+        return max(0.0, (time.monotonic_ns() - beat) / 1e9) if self.child is not None and beat else None
+
     def spawn(self, sys_path: list[str]) -> Child:
         """Start the process; its bus socket is ``child.bus``."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        fault_fd = os.memfd_create(f"mutoscope-fault-{self.name}", os.MFD_CLOEXEC)
+        fault_fd = _os.create_file(f"fault-{self.name}")
         meta, fds = self.status.handle(row=self.status_row)
         self.incarnation += 1
         self.status.prepare(self.status_row)
@@ -103,6 +147,7 @@ class Member:
             for fd in fds:
                 os.close(fd)
         self.child = Child(process, processes.open_pidfd(process), fault_fd, ours)
+        self.up_since = None
         self.set_state("starting")
         return self.child
 
@@ -115,17 +160,6 @@ class Member:
         self.child = None
         self.kill_at = self.term_at = None
         return status, fault
-
-    def next_restart(self, now: float) -> float | None:
-        """Note a death; return when to restart, or None when the policy says that it stays down."""
-        policy = self.spec.restart
-        self.deaths.append(now)
-        while self.deaths and now - self.deaths[0] > policy.within_s:
-            self.deaths.popleft()
-        if policy.mode == "never" or len(self.deaths) > policy.limit:
-            return None
-        pause = min(policy.backoff_s * 2 ** (len(self.deaths) - 1), policy.backoff_max_s)
-        return now + pause
 
     def describe(self) -> dict[str, Any]:
         """The worker in plain values, for status reports."""
@@ -141,7 +175,7 @@ class Member:
             "drops": row.drops,
             "camera_overruns": row.camera_overruns,
             "timeouts": row.timeouts,
-            "heartbeat_age_s": max(0.0, (time.monotonic_ns() - row.heartbeat_ns) / 1e9) if self.alive else None,
+            "heartbeat_age_s": self.heartbeat_age_s(),
             "recovery_s": [round(value, 4) for value in self.recovery_s],
             "last_error": self.last_error,
             "last_traceback": self.last_traceback,

@@ -13,7 +13,7 @@ import msgspec
 
 from mutoscope.frames import _os
 
-__all__ = ["Child", "describe_exit", "is_stopped", "spawn_module", "write_payload"]
+__all__ = ["NOT_STARTED", "Child", "describe_exit", "encode", "open_pidfd", "spawn_module"]
 
 FAULT_BYTES = 65536
 NOT_STARTED = 78
@@ -36,13 +36,16 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal; it never reaches another process that got the same pid."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            return
+        _os.signal_process(self.pidfd, number)
+
+    @property
+    def stopped(self) -> bool:
+        """True while it is stopped (SIGSTOP, or under a debugger)."""
+        return _os.is_stopped(self.pid)
 
     def reap(self) -> int:
-        """Collect the exit status of the ended child: the exit code, or minus the signal."""
+        """Collect the exit status of the ended child: the exit code, or minus the signal. What it had started ends with it."""
+        _os.kill_group_of(self.pid)
         return self.process.wait()
 
     def fault_text(self) -> str:
@@ -55,20 +58,11 @@ class Child:
         os.close(self.fault_fd)
 
 
-def write_payload(data: bytes) -> int:
-    """Return a descriptor of an anonymous file that holds `data`, positioned at its start; a child inherits it."""
-    fd = os.memfd_create("mutoscope-payload", os.MFD_CLOEXEC)
-    with open(os.dup(fd), "wb") as file:
-        file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 def spawn_module(
     module: str, payload: bytes, inherited: list[int], environment: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start ``python -m module FD`` in a session of its own; FD holds `payload`, `inherited` are passed on as they are."""
-    fd = write_payload(payload)
+    fd = _os.create_file("payload", payload)
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(fd)],
@@ -90,25 +84,16 @@ def describe_exit(status: int) -> str:
     """Say in words how a process ended.
 
     >>> describe_exit(-9)
-    'killed by SIGKILL'
+    'was killed by SIGKILL'
     >>> describe_exit(70)
     'ended with exit code 70'
     """
     if status < 0:
         try:
-            return f"killed by {signal.Signals(-status).name}"
+            return f"was killed by {signal.Signals(-status).name}"
         except ValueError:
-            return f"killed by signal {-status}"
+            return f"was killed by signal {-status}"
     return f"ended with exit code {status}"
-
-
-def is_stopped(pid: int) -> bool:
-    """Tell whether process `pid` is stopped (SIGSTOP, or under a debugger)."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def encode(spec: msgspec.Struct) -> bytes:

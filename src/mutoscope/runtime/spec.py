@@ -32,7 +32,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     within_s : float
         The window of `limit`, in seconds.
     backoff_s, backoff_max_s : float
-        Pause before a restart in seconds; it doubles with each death within the window, up to the maximum.
+        Pause before a restart in seconds; it doubles with each death within 2 s of a start, up to the maximum.
     """
 
     mode: str = "always"

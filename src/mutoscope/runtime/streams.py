@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,25 +11,29 @@ from mutoscope.frames import FrameRing, RowStatistics
 from mutoscope.model import IdRanges
 from mutoscope.model.errors import ConfigError
 from mutoscope.runtime import control
+from mutoscope.runtime.consumers import LOSSLESS, Account, Span, span_of
 from mutoscope.runtime.spec import StreamSpec
 
 __all__ = ["Stream"]
 
 log = logging.getLogger(__name__)
-LOSSLESS = ("every", "share")
 Handle = tuple[dict[str, Any], list[int]]
+FAST_LOSS = 32
+"""Entries of a row's log of dropped frames between two looks beyond which the next look comes sooner; it keeps 255."""
 
 
 @dataclass
 class _Reader:
-    """One consumer of the stream: the row it has (None once freed) and its last account."""
+    """A reader and its row (None once freed). `held` is False while a dead worker's row waits for its successor."""
 
     worker: str
     key: str
-    policy: str
+    label: str
+    command: control.AttachReader
     row: int | None
-    not_stored: dict[str, IdRanges] = field(default_factory=dict)
-    last: RowStatistics | None = None
+    held: bool = True
+    progress: tuple[int, int] = (0, 0)
+    progress_at: float = field(default_factory=time.monotonic)
 
 
 class Stream:
@@ -37,12 +42,17 @@ class Stream:
     def __init__(self, spec: StreamSpec, first_id: int = 1) -> None:
         self.spec = spec
         self.name = spec.info.name
-        self.ring = FrameRing(spec.slots, spec.slot_bytes, name=self.name, standalone=False)
+        self.ring = FrameRing(spec.slots, spec.slot_bytes, name=self.name, standalone=False, first_id=first_id)
         self.first_id = first_id
         self.producer: str | None = None
         self.readers: dict[tuple[str, str], _Reader] = {}
+        self.accounts: dict[str, Account] = {}
+        self._left: dict[int, str] = {}  # rows that a living process closed while views into the ring remained: row, process
+        # of the acquisition that runs, or ran last
         self.target_id = 0
         self.active = False
+        self.run = 0
+        self.stop_by: float | None = None
         self.ended_reason: str | None = None
         self.ended_message = ""
 
@@ -50,111 +60,195 @@ class Stream:
 
     def attach_reader(self, worker: str, pid: int, command: control.AttachReader) -> Handle:
         """Assign a row; a successor gets its predecessor's, with its cursor."""
+        self.collect()
         known = self.readers.get((worker, command.key))
-        if known is not None and known.row is not None and self.ring_row(known.row).pid:
-            raise ConfigError(
-                f"{worker} already reads {self.name} with key {command.key!r}: give the second reader a key of its own"
-            )
-        row = known.row if known is not None and known.policy == command.policy else None
+        if known is not None and known.row is not None:
+            if known.held:
+                raise ConfigError(
+                    f"{worker} already reads {self.name} with key {command.key!r}: give the second reader a key of its own"
+                )
+            if not _succeeds(command, known.command):
+                self._close(known, "not_resumed")
+        label = _label(worker, self.name, command)
+        account = self.accounts.get(label)
+        if account is not None and account.policy != command.policy:
+            raise ConfigError(f"{self.name}: the consumer {label} changed its policy to {command.policy}: give it another key")
+        on_full = command.on_full if command.policy in LOSSLESS else "block"
+        row = known.row if known is not None else None
         meta, fds = self.ring.assign_reader(
             pid=pid,
-            policy=command.policy,
+            policy=command.policy,  # type: ignore[arg-type]
             leases=command.leases,
-            on_full=command.on_full if command.policy in LOSSLESS else "block",
+            on_full=on_full,  # type: ignore[arg-type]
             lag_limit=command.lag_limit,
             at_most_hz=command.at_most_hz,
             group=command.group,
             name=worker,
-            start=command.start,
+            start=command.start,  # type: ignore[arg-type]
             row=row,
         )
-        if known is None or row is None:
-            known = _Reader(worker, command.key, command.policy, meta["row"])
-            self.readers[worker, command.key] = known
+        self._left.pop(meta["row"], None)
+        if account is None:
+            self.accounts[label] = account = Account(command.policy, on_full, [])
+        if worker not in account.members:
+            account.members.append(worker)
+        self.readers[worker, command.key] = _Reader(worker, command.key, label, command, meta["row"])
         return meta, fds
 
     def attach_writer(self, worker: str, pid: int) -> Handle:
         """Make `worker` the producer."""
         if self.producer is not None:
             raise ConfigError(f"{self.name} already has a producer, {self.producer}")
+        handle = self.ring.assign_writer(pid=pid)
         self.producer = worker
-        return self.ring.assign_writer(pid=pid)
+        return handle
 
-    def detach_reader(self, worker: str, key: str) -> None:
-        """Free the row of a reader that was closed; its account stays."""
-        reader = self.readers.get((worker, key))
-        if reader is not None and reader.row is not None:
-            reader.last = self.ring_row(reader.row)
-            self.ring.reader_died(reader.row, keep=False)
-            reader.row = None
-
-    def worker_died(self, worker: str, *, restarts: bool) -> None:
-        """Give back what a dead worker held. With `restarts`, its lossless cursors wait for the successor."""
+    def worker_died(self, worker: str, *, restarts: bool, reason: str = "worker_lost") -> None:
+        """Give back what an ended worker held; with `restarts` its places wait, else what is left is entered as `reason`."""
         if self.producer == worker:
             self.producer = None
             self.ring.writer_died()
-        for (owner, key), reader in self.readers.items():
-            if owner != worker or reader.row is None:
-                continue
-            if restarts and reader.policy in LOSSLESS:
+        for row in [row for row, owner in self._left.items() if owner == worker]:
+            self.ring.reader_died(row, keep=False)
+            del self._left[row]
+        for reader in self._of(worker):
+            assert reader.row is not None
+            if restarts:
                 self.ring.reader_died(reader.row, keep=True)
+                reader.held = False
             else:
-                self.detach_reader(owner, key)
+                self._close(reader, reason)
+
+    def worker_ready(self, worker: str) -> None:
+        """A successor is set up: places of its predecessor that it did not take over are given up."""
+        for reader in self._of(worker):
+            if not reader.held:
+                self._close(reader, "not_resumed")
+
+    def _of(self, worker: str) -> list[_Reader]:
+        return [reader for reader in self.readers.values() if reader.worker == worker and reader.row is not None]
+
+    def _close(self, reader: _Reader, reason: str, *, dead: bool = True) -> None:
+        """Free a row; its account stays, and what it had not done is entered under `reason`."""
+        row, account = reader.row, self.accounts[reader.label]
+        assert row is not None
+        if dead:
+            self.ring.reader_died(row, keep=True)  # settles its account
+        others = (other for other in self.readers.values() if other is not reader and other.row is not None)
+        if not any(other.label == reader.label for other in others):
+            span = self._open_span(row, account)
+            lossless = account.policy in LOSSLESS and self.ring_row(row).state != "detached"
+            account.close(span, IdRanges.from_runs(self.ring.unfinished(row)) if lossless else IdRanges(), reason)
+        if dead:
+            self.ring.reader_died(row, keep=False)
+        else:
+            self._left[row] = reader.worker
+        reader.row = None
 
     def ring_row(self, row: int) -> RowStatistics:
         """The account of one row, now."""
         return next(statistics for statistics in self.ring.rows() if statistics.row == row)
 
+    # -- looking
+
+    def collect(self) -> bool:
+        """Read what rows have logged, free those that were closed; True when the next look should come soon."""
+        rows = {statistics.row: statistics for statistics in self.ring.rows()}
+        soon = False
+        for reader in self.readers.values():
+            if reader.row is None:
+                continue
+            if rows[reader.row].state == "closed" and reader.held:
+                self._close(reader, "reader_closed", dead=False)
+            else:
+                soon |= self._read_log(reader.row, self.accounts[reader.label]) > FAST_LOSS
+        return soon
+
+    def _read_log(self, row: int, account: Account) -> int:
+        if account.policy not in LOSSLESS or account.on_full != "drop":
+            return 0
+        statistics = self.ring_row(row)
+        length = statistics.group_dropped if account.policy == "share" else statistics.dropped_ranges
+        new = length - account.read
+        if new > 0:
+            for first, count in self.ring.dropped(row, account.read):
+                account.lost.add_run(first, count)
+            account.read = length
+        return new
+
+    def stalled(self, worker: str, now: float) -> tuple[float, int]:
+        """Return for how many seconds a reader of `worker` that holds the camera has done nothing, and how far it is behind."""
+        longest, behind = 0.0, 0
+        rows = {statistics.row: statistics for statistics in self.ring.rows()}
+        for reader in self._of(worker):
+            row = rows[reader.row or 0]
+            progress = (row.progress, row.cursor)
+            if progress != reader.progress or row.lag == 0 or not reader.held:
+                reader.progress, reader.progress_at = progress, now
+            elif reader.command.policy in LOSSLESS and row.on_full == "block" and now - reader.progress_at > longest:
+                longest, behind = now - reader.progress_at, row.lag
+        return longest, behind
+
+    def drained(self, worker: str) -> bool:
+        """Tell whether every lossless reader of `worker` has done all that was published."""
+        rows = {statistics.row: statistics for statistics in self.ring.rows()}
+        head = self.ring.head()
+        return all(
+            rows[reader.row or 0].cursor > head or rows[reader.row or 0].state in ("closed", "detached")
+            for reader in self._of(worker)
+            if reader.command.policy in LOSSLESS
+        )
+
     # -- accounts
 
     def add_not_stored(self, worker: str, first_id: int, last_id: int, reason: str) -> None:
         """Enter frames that a lossless consumer says it will not handle."""
-        for (owner, _), reader in self.readers.items():
-            if owner == worker and reader.policy in LOSSLESS:
-                reader.not_stored.setdefault(reason, IdRanges()).add_range(first_id, last_id)
+        for reader in self.readers.values():
+            if reader.worker == worker and reader.command.policy == "every":
+                self.accounts[reader.label].named.setdefault(reason, IdRanges()).add_range(first_id, last_id)
                 return
-        log.warning("%s: %s reports frames %d-%d as %s without a reader", self.name, worker, first_id, last_id, reason)
+        raise ConfigError(f"{worker} has no reader of policy 'every' on {self.name} whose frames it could refuse")
 
-    def drained(self, worker: str) -> bool:
-        """Tell whether every lossless reader of `worker` has committed all that was published."""
-        rows = {statistics.row: statistics for statistics in self.ring.rows()}
-        head = self.ring.head()
-        return all(
-            rows[reader.row].cursor > head
-            for (owner, _), reader in self.readers.items()
-            if owner == worker and reader.policy in LOSSLESS and reader.row is not None
-        )
+    def _open_span(self, row: int, account: Account) -> Span:
+        for _ in range(5):  # the ring's counters and its log are two looks: again if a frame was dropped between them
+            statistics, head = self.ring_row(row), self.ring.head()
+            self._read_log(row, account)
+            span = span_of(statistics, account, head)
+            if span.unlisted >= 0:
+                break
+        return span
 
     def account(self) -> dict[str, Any]:
         """The account of this stream in plain values, exact at the moment of asking for ended workers."""
-        head, first = self.ring.head(), self.first_id
-        consumers: dict[str, Any] = {}
-        rows = {statistics.row: statistics for statistics in self.ring.rows()}
-        for (worker, key), reader in self.readers.items():
-            row = rows.get(reader.row) if reader.row is not None else reader.last
-            if row is None:
-                continue
-            label = worker if key == self.name else f"{worker}/{key}"
-            consumers[label] = _consumer(reader, row, head)
-        return {"produced": max(0, head - first + 1), "first_id": first, "last_id": head, "consumers": consumers}
+        self.collect()
+        statistics, first = self.ring.statistics(), self.first_id
+        open_rows = {reader.label: reader.row for reader in self.readers.values() if reader.row is not None}
+        consumers = {}
+        for label, account in self.accounts.items():
+            row = open_rows.get(label)
+            consumers[label] = account.to_dict(None if row is None else self._open_span(row, account))
+        head = self.ring.head()
+        return {
+            "produced": max(0, head - first + 1),
+            "first_id": first,
+            "last_id": head,
+            "slots": self.spec.slots,
+            "slots_in_use": statistics.slots_used,
+            "blocked_s": round(statistics.blocked_ns / 1e9, 6),
+            "consumers": consumers,
+        }
 
     def close(self) -> None:
         """Close the ring: every reader and writer that is left gets :class:`RingClosedError`."""
         self.ring.close()
 
 
-def _consumer(reader: _Reader, row: RowStatistics, head: int) -> dict[str, Any]:
-    if reader.policy not in LOSSLESS:
-        return {"policy": reader.policy, "offered": row.offered, "shown": row.shown, "skipped": row.skipped}
-    dropped = {reason: {"count": ids.count, "ids": ids.to_list()} for reason, ids in reader.not_stored.items()}
-    named = sum(entry["count"] for entry in dropped.values())
-    if row.dropped:
-        dropped["overrun"] = {"count": row.dropped, "ids": []}
-    offered = max(0, head - row.start_id + 1)
-    return {
-        "policy": reader.policy,
-        "from_id": row.start_id,
-        "done": row.done - named,
-        "dropped": dropped,
-        "pending": offered - row.done - row.dropped,
-    }
+def _label(worker: str, stream: str, command: control.AttachReader) -> str:
+    if command.policy == "share":
+        return f"pool {command.group}"
+    return worker if command.key == stream else f"{worker}/{command.key}"
+
+
+def _succeeds(new: control.AttachReader, old: control.AttachReader) -> bool:
+    """Whether a successor's reader may go on in its predecessor's row."""
+    return (new.policy, new.on_full, new.group, new.lag_limit) == (old.policy, old.on_full, old.group, old.lag_limit)

@@ -25,9 +25,9 @@ class Worker:
     """A process of the scope. Subclass it; every method runs in the main thread of the worker's own process.
 
     ``setup`` runs once, then ``step`` again and again. Handlers (``@handles``) run between steps, and while a step waits in
-    ``next``, ``read``, ``send`` or ``request``. A :class:`~mutoscope.model.errors.FrameTimeoutError` that leaves ``step`` means that there
-    was nothing to do. Any other exception ends the process; the supervisor reports it and restarts the worker as
-    ``restart`` says.
+    ``next``, ``read``, ``send`` or ``request``. A :class:`~mutoscope.model.errors.FrameTimeoutError` that leaves ``step``
+    means that there was nothing to do. Any other exception ends the process; the supervisor reports it and restarts the
+    worker as ``restart`` says. Processes that a worker starts end with it, unless they have a session of their own.
 
     Attributes
     ----------
@@ -57,7 +57,11 @@ class Worker:
         """Release what ``setup`` opened. Called once on an orderly stop."""
 
     def safe_state(self) -> None:
-        """Bring what can move to rest. Called before an orderly stop, after an unhandled exception, and before a successor's setup."""
+        """Bring what can move to rest.
+
+        Called before an orderly ``teardown``, after an unhandled exception, and, with ``moves``, in the successor of a process
+        that died before its ``setup``: it must work whether or not ``setup`` has run.
+        """
 
     # -- what it may use
 
@@ -110,8 +114,9 @@ class Worker:
         leases : int
             How many frames may be held at once.
         on_full : {"drop", "block", "detach"}
-            For ``"every"``: what happens when this reader falls behind. ``"drop"`` counts the ids that it misses; ``"block"`` holds
-            the camera (its missed ticks are ledgered as ``camera_overrun``); ``"detach"`` ends the reader past `lag_limit` frames.
+            For ``"every"``: what happens when this reader falls behind. ``"drop"`` counts the ids that it misses; ``"block"``
+            holds the camera (its missed ticks are ledgered as ``camera_overrun``); ``"detach"`` ends the reader past
+            `lag_limit` frames. ``"share"`` has the first two.
         at_most_hz : float, optional
             For ``"latest"``: no more frames than this a second.
         start : {"new", "oldest"}

@@ -1,0 +1,43 @@
+"""What all parts of the supervisor share: the loop's selector, the bus, the journal, and how they say something."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+
+from mutoscope.bus import Hub
+from mutoscope.runtime import control
+from mutoscope.runtime.journal import Journal
+
+__all__ = ["PROGRAM", "Desk"]
+
+PROGRAM = "program"
+"""The name of the user's program on the bus."""
+
+
+class Desk:
+    """The supervisor creates it and closes it."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.hub = Hub(self.selector)
+        self.journal = Journal(None)
+        self.problems: list[str] = []
+
+    def note(self, level: int, text: str) -> None:
+        """Say something to whoever runs the scope, and in ``scope.log``."""
+        self.journal.line(level, "supervisor", text)
+        self.hub.publish(control.Notice(level=level, text=text))
+
+    def report(self, text: str) -> None:
+        """Say that something went wrong; the summary of the run names it too, once."""
+        if text in self.problems:
+            return
+        self.problems.append(text)
+        self.note(logging.ERROR, text)
+
+    def close(self) -> None:
+        """Close the bus and the journal."""
+        self.hub.close()
+        self.journal.close()
+        self.selector.close()
