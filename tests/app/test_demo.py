@@ -198,7 +198,7 @@ if __name__ == "__main__":
     scope = ms.Scope(camera=camera, record="disk/run.ome.zarr", reserve_bytes=0)
     try:
         with scope:
-            scope.acquire(seconds=60.0)
+            scope.acquire()
     finally:
         print("acknowledged", scope.ledger.stored)
 """
