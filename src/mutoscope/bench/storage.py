@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mutoscope import storage
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, percentile
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile
 
 __all__ = ["CASES", "run"]
 
@@ -26,6 +27,7 @@ CASES: tuple[tuple[str, tuple[int, int], int, float], ...] = (
 """Name, frame shape, frames, and the rate in Hz whose period all but the slowest hundredth of the appends stay below."""
 
 AT_LEAST = 0.8
+TURN_BYTES = 128 * 1024 * 1024
 _DISTINCT = 8
 
 
@@ -38,15 +40,16 @@ def run(
 ) -> Report:
     """Measure recording against a raw file write.
 
-    Each round writes the same frames once to a plain file with one ``write`` a frame, and once through
-    `storage.open_writer`; nothing is synced. Making the files, closing and deleting them are outside the time.
+    Each round writes the same frames to a plain file with one ``write`` a frame, and through `storage.open_writer`, in
+    turns of 128 MiB; nothing is synced. Making the files, closing and deleting them are outside the time; beginning a
+    shard is inside.
 
     Parameters
     ----------
     quick : bool
         A tenth of the frames, once, and no bound is judged.
     folder : path, optional
-        Where to write; a temporary folder, if not given. 2 GB must be free.
+        Where to write; a temporary folder, if not given. 4 GB must be free.
     rounds : int
         How often both are done.
     console : rich.console.Console, optional
@@ -65,49 +68,63 @@ def run(
 def _measure(bench: Bench, place: Path, name: str, shape: tuple[int, int], frames: int, rate_hz: float) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 4096, size=shape, dtype=np.uint16) for _ in range(_DISTINCT)]
-    cases = {"raw write": lambda: _raw(place, images, frames), "recording": lambda: _recorded(place, images, frames)}
-    done = bench.alternate(cases, label=name)
+    done = Rounds()
+    for number in range(-1 if bench.timing else 0, bench.rounds):
+        measured = _round(place, images, frames, raw_first=number % 2 == 0)
+        if number >= 0:
+            for case, measures in measured.items():
+                done.add(case, measures)
     bench.ratio(f"{name}: recording", done, of="recording", to="raw write", unit="MB/s", at_least=AT_LEAST)
     period_us = 1e6 / rate_hz
     note = f"the period of {rate_hz:g} frames a second is the bound"
-    bench.figure(f"{name}: append p50", done.of("recording", "p50_us"), unit="us")
     bench.figure(f"{name}: raw write p99", done.of("raw write", "p99_us"), unit="us")
+    bench.figure(f"{name}: append p50", done.of("recording", "p50_us"), unit="us")
     bench.figure(f"{name}: append p99", done.of("recording", "p99_us"), unit="us", at_most=period_us, note=note)
     bench.figure(f"{name}: append max", done.of("recording", "max_us"), unit="us")
 
 
-def _raw(place: Path, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
-    path = place / "raw"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+def _round(place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_first: bool) -> dict[str, dict[str, float]]:
+    """Write the frames both ways, in turns of one shard's worth, so that a slow moment of the machine falls on both."""
+    shape, nbytes = images[0].shape, images[0].nbytes
+    turn = max(1, TURN_BYTES // nbytes)
+    times: dict[str, list[float]] = {"raw write": [], "recording": []}
+    raw, path = place / "raw", place / "run.ome.zarr"
+    fd = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    writer = storage.open_writer(path, shape=shape, dtype=images[0].dtype)
+
+    def write(number: int) -> None:
+        pixels: Any = images[number % _DISTINCT]
+        os.write(fd, pixels)
+
+    def append(number: int) -> None:
+        now = time.time_ns()
+        writer.append(images[number % _DISTINCT], tick=number, monotonic_ns=now, utc_ns=now, exposure_ms=1.0)
+
+    both = [("raw write", write), ("recording", append)]
+    order = both if raw_first else both[::-1]
+    gc.collect()
+    gc.disable()
     try:
-        stamps = [time.perf_counter()]
-        for number in range(frames):
-            pixels: Any = images[number % _DISTINCT]
-            os.write(fd, pixels)
-            stamps.append(time.perf_counter())
+        for first in range(0, frames, turn):
+            for case, store in order:
+                before = time.perf_counter()
+                for number in range(first, min(first + turn, frames)):
+                    store(number)
+                    now = time.perf_counter()
+                    times[case].append(now - before)
+                    before = now
     finally:
+        gc.enable()
         os.close(fd)
-        path.unlink()
-    nbytes = images[0].nbytes * frames
-    return {"value": nbytes / (stamps[-1] - stamps[0]) / 1e6, "p99_us": percentile(list(np.diff(stamps) * 1e6), 99)}
-
-
-def _recorded(place: Path, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
-    path = place / "run.ome.zarr"
-    writer = storage.open_writer(path, shape=images[0].shape, dtype=images[0].dtype)
-    try:
-        began = time.perf_counter()
-        for number in range(frames):
-            now = time.time_ns()
-            writer.append(images[number % _DISTINCT], tick=number, monotonic_ns=now, utc_ns=now, exposure_ms=1.0)
-        seconds = time.perf_counter() - began
-    finally:
+        raw.unlink()
         writer.close()
         shutil.rmtree(path)
-    found = writer.statistics()
     return {
-        "value": found.bytes / seconds / 1e6,
-        "p50_us": found.append_p50_us,
-        "p99_us": found.append_p99_us,
-        "max_us": found.append_max_us,
+        case: {
+            "value": nbytes * frames / sum(taken) / 1e6,
+            "p50_us": percentile(taken, 50) * 1e6,
+            "p99_us": percentile(taken, 99) * 1e6,
+            "max_us": max(taken) * 1e6,
+        }
+        for case, taken in times.items()
     }
