@@ -54,9 +54,11 @@ def test_the_list_names_every_extra() -> None:
 
 
 def test_the_command_line_imports_what_it_needs_only_when_called() -> None:
-    loaded = modules_after("import mutoscope.cli._commands")
-    assert not loaded & NOT_OF_THE_CORE
-    assert "numpy" not in loaded
+    assert not modules_after("import mutoscope.cli._commands") & NOT_OF_THE_CORE
+    text = "import sys, mutoscope.cli._top; print([name for name in sys.modules if name.startswith('mutoscope.')])"
+    loaded = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    for package in ("frames", "bus", "storage", "runtime", "cameras", "recording", "bench"):
+        assert f"mutoscope.{package}" not in loaded
 
 
 def test_it_costs_little_more_than_what_it_stands_on() -> None:
