@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command_line import mutoscope
+from command_line import MUTOSCOPE, mutoscope, run
 from mutoscope import storage
 from mutoscope.app.doctor import examine
 from mutoscope.app.report import dataset_lines
@@ -93,3 +94,18 @@ def test_bench_runs_and_its_last_line_is_json(tmp_path: Path, name: str) -> None
     assert done.code == 0, done.describe()
     assert done.last_json["bench"] == name
     assert done.last_json["results"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
+    """As some service managers start programs; else the first ring would become standard output."""
+    words = f"demo --frames 20 --shape 32 32 --headless --out data {closed}"
+    done = run(tmp_path, "bash", "-c", f"{shlex.join(MUTOSCOPE)} {words}")
+    assert done.code == 0, done.describe()
+    assert storage.info(tmp_path / "data" / "run.ome.zarr")["frames"] == 20
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    done = run(tmp_path, "bash", "-c", f"{shlex.join(MUTOSCOPE)} doctor | true; echo ${{PIPESTATUS[0]}}")
+    assert done.stdout.strip() in ("0", "141"), done.describe()
+    assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ INTERRUPTED = 130
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code of the process."""
+    _fill_standard_streams()
     try:
         code = app(_program_arguments_apart(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -33,6 +34,19 @@ def run_command(arguments: Sequence[str]) -> int:
         return _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", exit_code_of(error))
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
+
+
+def _fill_standard_streams() -> None:
+    """Where a standard stream was closed by whoever started us, put nothing there: else the next descriptor would become it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
 
 
 def _program_arguments_apart(arguments: Sequence[str]) -> list[str]:
