@@ -29,6 +29,7 @@ from mutoscope.runtime.worker import Worker
 HEARTBEAT_PERIOD_NS = 200_000_000
 IDLE_WAIT_S = 0.5
 REPLY_S = 5.0
+EOF_S = 0.2
 SETUP_FAILED = 71
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,6 @@ class WorkerHost:
                 self.endpoint.pump(0.0)
                 self.endpoint.dispatch()
                 if self.endpoint.peer_closed:
-                    log.warning("%s: the supervisor is gone", self.name)
                     break
                 row.step_started_ns = started = time.monotonic_ns()
                 try:
@@ -202,6 +202,8 @@ class WorkerHost:
         finally:
             row.step_started_ns = 0
             self.stopping = True
+        if self.endpoint.peer_closed:
+            sys.stderr.write(f"mutoscope: {self.name} ends: the supervisor is gone\n")
         self._rest()
         return 75 if self.endpoint.peer_closed else 0
 
