@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mutoscope.model.errors import ConfigError
+from mutoscope.model.errors import BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
@@ -174,7 +174,10 @@ def bench(
         raise ConfigError(f"--{next(iter(chosen))} belongs to the bench faults, not to {name}")
     if kills is not None and kills < 1:
         raise ConfigError(f"the number of kills must be 1 or more, not {kills}")
-    report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
+    try:
+        report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(f'the bench {name} needs {error.name}: pip install "mutoscope[bench]"') from error
     report.show(Console())
     if json:
         print(report.to_json())
