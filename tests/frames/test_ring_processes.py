@@ -225,6 +225,33 @@ def test_nothing_is_left_by_killed_processes(start: Start) -> None:
         assert not os.path.exists(f"/proc/{pid}/fd")
 
 
+FORGETFUL = """
+import sys, gc, subprocess, time
+from mutoscope.frames import FrameRing
+ring = FrameRing(slots=8, slot_bytes=4096)
+reader, writer = ring.reader(), ring.writer()
+child = subprocess.Popen([sys.executable, sys.argv[1], "read", ring.listen()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+if sys.argv[2] == "drop":
+    ring._listener.close()
+    del ring, reader, writer
+    gc.collect()
+child.kill()
+child.wait()
+if sys.argv[2] == "drop":
+    time.sleep(0.2)
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "drop"])
+def test_ring_that_nobody_closes_does_no_harm(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, str(PROCESS), how], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
 # ---------------------------------------------------------------- wake-ups
 
 

@@ -122,7 +122,8 @@ class FrameRing:
             native.format_control(self._control.address, slots, self.slot_bytes, row_count)
             native.begin(self._control.address, first_id)
             self._owner = native.own(
-                self._control.address,
+                self._control_fd,
+                self._control_bytes,
                 self._pid,
                 native.descriptors([self._producer_bell, self._owner_bell, *self._row_bells]),
             )

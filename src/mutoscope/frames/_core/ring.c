@@ -7,10 +7,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 typedef struct {
   ring_control *control;
+  uint64_t control_bytes;
   uint32_t own_pid;
   int producer_bell, wake, row_bells[MAX_ROWS];
   pthread_mutex_t lock;
@@ -346,10 +348,16 @@ static void *watch_run(void *argument) {
 
 // ---------------------------------------------------------------- calls from Python
 
-MUTOSCOPE_API ring_owner *mutoscope_ring_own(void *control, uint32_t own_pid, const int *bells) {
+// Maps the control segment once more, so that the watching thread never looks at memory that Python has let go.
+MUTOSCOPE_API ring_owner *mutoscope_ring_own(int control_fd, uint64_t bytes, uint32_t own_pid, const int *bells) {
   ring_owner *o = calloc(1, sizeof *o);
   if (o == NULL) return NULL;
-  o->control = control;
+  o->control = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, control_fd, 0);
+  if (o->control == MAP_FAILED) {
+    free(o);
+    return NULL;
+  }
+  o->control_bytes = bytes;
   o->own_pid = own_pid;
   o->producer_bell = bells[0], o->wake = bells[1];
   for (uint32_t k = 0; k < o->control->row_count; k++) o->row_bells[k] = bells[2 + k];
@@ -421,6 +429,7 @@ MUTOSCOPE_API void mutoscope_ring_close(ring_owner *o) {
   for (uint32_t k = 0; k <= MAX_ROWS; k++)
     if (o->watched_fd[k] >= 0) close(o->watched_fd[k]);
   pthread_mutex_destroy(&o->lock);
+  munmap(o->control, o->control_bytes);
   free(o);
 }
 
