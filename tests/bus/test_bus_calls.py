@@ -161,6 +161,35 @@ def test_a_handler_that_raises_after_a_send_is_reported_on_both_sides(scope: Sco
     assert "Raise, sent by program, failed in tracker: CameraError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        (1 << 80, "1208925819614629174706176"),
+        ("\udcff surrogate", "surrogate"),
+        ("long" * 1_000_000, "longlong"),
+        ((1, "a"), "(1, 'a')"),
+    ],
+    ids=["large", "surrogate", "long", "tuple"],
+)
+def test_errors_with_arguments_that_cannot_be_sent_are_told_all_the_same(hub: HubThread, argument: Any, told: str) -> None:
+    class Odd:
+        @bus.handles(Echo)
+        def echo(self, command):
+            raise ValueError(argument)
+
+    class Ask(bus.Command):
+        pass
+
+    hub.do(lambda: hub.hub.register_local(Ask, lambda sender, command: Odd().echo(command)))
+    thread = EndpointThread(hub, "odd", Odd())
+    with hub.client() as program:
+        for command in (Echo(), Ask()):
+            with pytest.raises(ValueError) as caught:
+                program.request(command)
+            assert told in str(caught.value)
+    thread.close()
+
+
 def test_a_reply_that_cannot_be_encoded_is_the_senders_error(hub: HubThread) -> None:
     class Bad:
         @bus.handles(Echo)

@@ -268,7 +268,7 @@ class Endpoint:
         self._handling = True
         try:
             while session.inbox:
-                session.run(session.inbox.popleft())
+                session.run(session.inbox.popleft(), self._transmit)
                 count += 1
                 if session.outgoing:
                     self._push()

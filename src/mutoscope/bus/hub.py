@@ -33,7 +33,6 @@ from mutoscope.model.errors import (
     PeerDiedError,
     UnknownCommandError,
     from_record,
-    to_record,
 )
 
 __all__ = ["Hub"]
@@ -435,13 +434,13 @@ class Hub:
     def _called(self, peer: Peer, call: wire.Call, size: int) -> None:
         target = peer.routes.get((call.command, call.to))
         if target is not None and target.has_room and call.kind != BROADCAST:
+            target.number = number = target.number + 1
+            message = wire.Deliver(number, call.kind, peer.name, call.command, call.payload)
+            target.unhandled_bytes += self._post(target, message)  # it is on its way; the book-keeping costs no time now
             entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
             if self.on_call is not None:
                 entry.payload = bytes(call.payload)
-            target.number = number = target.number + 1
             target.outstanding[number] = entry
-            message = wire.Deliver(number, call.kind, peer.name, call.command, call.payload)
-            target.unhandled_bytes += self._post(target, message)
             peer.credit.owed += size
             if peer.credit.owed >= peer.credit.lump:
                 self._uncharge(peer, 0)
@@ -460,7 +459,7 @@ class Hub:
             target = self._find(peer, call)
         except (MutoscopeError, PermissionError) as error:
             self._uncharge(peer, size)
-            self._answer_error(peer, call.id, SUPERVISOR, to_record(error))
+            self._answer_error(peer, call.id, SUPERVISOR, wire.error_record(error))
             self._note(peer.name, call.to or "", call.command, call.kind, time.monotonic(), error)
             return
         entry = Outstanding(peer, call.id, peer.name, call.command, call.kind, call.timeout_s, time.monotonic())
@@ -473,7 +472,7 @@ class Hub:
             one = next((m.handler(call.command) for m in self._manifests.values() if m.handler(call.command)), None)
             why = f"{call.command} is not a broadcast command: use send or request" if one else f"nobody handles {call.command}"
             self._uncharge(peer, size)
-            self._answer_error(peer, call.id, SUPERVISOR, to_record(UnknownCommandError(why)))
+            self._answer_error(peer, call.id, SUPERVISOR, wire.error_record(UnknownCommandError(why)))
             return
         self._post(peer, wire.Targets(call.id, tuple(targets)))
         now = time.monotonic()
@@ -486,7 +485,7 @@ class Hub:
                 if target is None or target.manifest is None:
                     raise self._absence(name)
             except (MutoscopeError, PermissionError) as error:
-                self._answer_error(peer, call.id, name, to_record(error))
+                self._answer_error(peer, call.id, name, wire.error_record(error))
                 self._note(peer.name, name, call.command, BROADCAST, entry.started, error)
             else:
                 self._deliver(target, entry, call.payload, 0)
@@ -555,11 +554,13 @@ class Hub:
         if entry is None or (entry.origin is not None and entry.origin.closed):
             self.late_replies += 1
             return
+        if entry.origin is not None:
+            self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload))
         if self.on_call is not None:
             self._conclude(peer, entry, "ok")
         if entry.origin is not None:
-            self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload))
-        elif entry.on_reply is not None:
+            return
+        if entry.on_reply is not None:
             try:
                 value = payload.decode(message.payload, entry.reply_type, f"reply of {peer.name} to {entry.command}")
             except BadPayloadError as error:
@@ -576,7 +577,7 @@ class Hub:
 
     def _settle(self, peer: Peer, entry: Outstanding, error: Exception | ErrorRecord) -> None:
         """Tell whoever waits for `entry` that it failed."""
-        record = error if isinstance(error, ErrorRecord) else to_record(error)
+        record = error if isinstance(error, ErrorRecord) else wire.error_record(error)
         self._conclude(peer, entry, f"{record.type_name}: {record.message}")
         if entry.origin is not None:
             self._answer_error(entry.origin, entry.id, peer.name, record)
@@ -659,7 +660,7 @@ class Hub:
                 error = refused
         if error is not None:
             text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
-            self._answer_error(peer, call.id, SUPERVISOR, to_record(error, text))
+            self._answer_error(peer, call.id, SUPERVISOR, wire.error_record(error, text))
         self._note(peer.name, SUPERVISOR, call.command, call.kind, started, error, call.payload)
         self._flush()
 

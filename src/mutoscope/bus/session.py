@@ -31,7 +31,6 @@ from mutoscope.model.errors import (
     ScopeStateError,
     UnknownCommandError,
     from_record,
-    to_record,
 )
 
 __all__ = ["EndpointStatistics", "Pending", "Session", "close_fds", "wake"]
@@ -313,7 +312,7 @@ class Session:
                 raise UnknownCommandError(f"{self.name} does not handle {message.command}")
             command = payload.decode(message.payload, handler.kind, message.command)
         except (UnknownCommandError, BadPayloadError) as error:
-            self.outgoing.append(wire.pack(wire.Fail(message.id, to_record(error))))
+            self.outgoing.append(wire.pack(wire.Fail(message.id, wire.error_record(error))))
             self._handled_bytes(size)
             return
         kind = message.kind
@@ -387,21 +386,21 @@ class Session:
 
     # -- handling
 
-    def run(self, job: Job) -> None:
-        """Run one handler or event callback and queue its reply. What it raises goes to whoever sent the command."""
+    def run(self, job: Job, emit: Callable[[bytes], None]) -> None:
+        """Run one handler or event callback; `emit` sends its reply. What it raises goes to whoever sent the command."""
         try:
             value = job.call(job.value)
             if job.kind != SEND:
                 packed = msgspec.Raw(payload.encode(value, "reply of ", self.name, " to ", job.name))
-                self.outgoing.append(wire.pack(wire.Return(job.id, packed)))
+                emit(wire.pack(wire.Return(job.id, packed)))
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
             self._handler_errors += 1
-            record = to_record(error, traceback.format_exc())
+            record = wire.error_record(error, traceback.format_exc())
             logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, error, exc_info=True)
             if job.kind != SEND:
-                self.outgoing.append(_pack_error(lambda text: wire.Fail(job.id, text), record))
+                emit(wire.pack(wire.Fail(job.id, record)))
             elif job.id:
-                self.outgoing.append(_pack_error(lambda text: wire.Problem(job.sender, job.name, text), record))
+                emit(wire.pack(wire.Problem(job.sender, job.name, record)))
         finally:
             self._handled += 1
             self._done_bytes += job.size
@@ -437,14 +436,6 @@ class Session:
         for pending in list(self.pending.values()):
             self._finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
         self.connection.close()
-
-
-def _pack_error(wrap: Callable[[Any], Any], record: Any) -> bytes:
-    """Pack an error; where its arguments cannot be encoded, its text alone."""
-    try:
-        return wire.pack(wrap(record))
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
-        return wire.pack(wrap(msgspec.structs.replace(record, arguments=(record.message,))))
 
 
 def wake(waiting: threading.Lock) -> None:

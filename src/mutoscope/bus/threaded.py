@@ -335,7 +335,7 @@ class ThreadedEndpoint:
                     self._jobs.wait()
             while session.inbox and not self._stop.is_set():
                 job = session.inbox.popleft()
-                session.run(job)
+                session.run(job, session.outgoing.append)
                 if session.outgoing:
                     self._push()
 

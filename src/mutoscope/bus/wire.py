@@ -14,7 +14,7 @@ import msgspec
 
 from mutoscope.bus.commands import Manifest
 from mutoscope.bus.payload import MAX_PAYLOAD_BYTES
-from mutoscope.model.errors import ErrorRecord
+from mutoscope.model.errors import ErrorRecord, to_record
 
 __all__ = [
     "BROADCAST",
@@ -45,6 +45,7 @@ __all__ = [
     "Welcome",
     "decode_downward",
     "decode_upward",
+    "error_record",
     "pack",
 ]
 
@@ -52,6 +53,8 @@ WIRE_VERSION = 1
 HEADER_BYTES = 4
 MAX_MESSAGE_BYTES = MAX_PAYLOAD_BYTES + 64 * 1024
 """A payload and its envelope."""
+
+_MAX_TEXT = 100_000  # characters of an error's message and traceback that are sent
 
 SUPERVISOR = "supervisor"
 SEND, REQUEST, BROADCAST = 0, 1, 2
@@ -229,6 +232,24 @@ def decode_downward(body: Body) -> Any:
         return _downward(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedError(str(error)) from error
+
+
+def error_record(error: BaseException, traceback: str = "") -> ErrorRecord:
+    """Describe an exception so that it can be sent, whatever its arguments and its text hold."""
+    record = to_record(error, traceback)
+    size = len(record.message) + len(record.traceback)
+    try:
+        size += len(_encode(record))
+    except (TypeError, ValueError, OverflowError):
+        size = _MAX_TEXT + 1
+    if size <= _MAX_TEXT:
+        return record
+    message = _plain(record.message)
+    return ErrorRecord(record.type_name, (message,), message, _plain(record.traceback))
+
+
+def _plain(text: str) -> str:
+    return text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
 class _Opening(msgspec.Struct, frozen=True, array_like=True):
