@@ -51,7 +51,8 @@ def kill(scope: ms.Scope, name: str, number: int = signal.SIGKILL) -> int:
 def back(scope: ms.Scope, name: str, restarts: int = 1) -> None:
     """Wait until a worker runs again."""
     until(
-        lambda: status_of(scope, name).restarts >= restarts and status_of(scope, name).state == "running", what=f"{name} is back"
+        lambda: status_of(scope, name).restarts >= restarts and status_of(scope, name).state == "running",
+        what=f"{name} is back",
     )
 
 

@@ -62,7 +62,12 @@ def test_the_example_runs_as_it_is_printed(tmp_path: Path) -> None:
 def program(tmp_path: Path, body: str, *, outlive: bool = False) -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
     """A real program with a scope: its process, the pids of supervisor and workers, the data set."""
     path = tmp_path / "run.ome.zarr"
-    text = PROGRAM.format(here=str(Path(__file__).parent), path=str(path), outlive=outlive, body=textwrap.dedent(body).strip().replace("\n", "\n        "))
+    text = PROGRAM.format(
+        here=str(Path(__file__).parent),
+        path=str(path),
+        outlive=outlive,
+        body=textwrap.dedent(body).strip().replace("\n", "\n        "),
+    )
     process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
