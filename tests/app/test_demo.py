@@ -31,7 +31,7 @@ def stored_ids(path: str | Path) -> np.ndarray:
 
 def dataset_started(folder: Path) -> bool:
     """Whether a data set in `folder` has its first frames."""
-    found = list(folder.rglob("run.ome.zarr"))
+    found = [path for pattern in ("", "mutoscope-data/*/") for path in folder.glob(f"{pattern}run.ome.zarr")]
     if not found or not (found[0] / "frames" / "frame_id").exists():
         return False
     return len(stored_ids(found[0])) > 5
