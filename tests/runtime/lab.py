@@ -15,7 +15,6 @@ import numpy as np
 
 import mutoscope as ms
 from mutoscope.cameras import SimulatedCamera
-from mutoscope.model.errors import FrameTimeoutError
 from mutoscope.runtime import Restart
 
 Found = TypeVar("Found")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -207,21 +207,12 @@ class Handler(msgspec.Struct, frozen=True):
     call: Callable[[Any], Any]
 
 
-class HandlerTable(Mapping[str, Handler]):
+class HandlerTable(dict[str, Handler]):
     """The handlers of one or more objects, by command name."""
 
     def __init__(self, owner: str = "") -> None:
+        super().__init__()
         self.owner = owner
-        self._handlers: dict[str, Handler] = {}
-
-    def __getitem__(self, command: str) -> Handler:
-        return self._handlers[command]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._handlers)
-
-    def __len__(self) -> int:
-        return len(self._handlers)
 
     def add(self, handler: Handler) -> None:
         """Add one handler.
@@ -231,16 +222,16 @@ class HandlerTable(Mapping[str, Handler]):
         ConfigError
             If the command has one already.
         """
-        known = self._handlers.get(handler.spec.command)
+        known = self.get(handler.spec.command)
         if known is not None:
             raise ConfigError(
                 f"{handler.spec.command} is handled twice in one worker: by {known.call.__qualname__} and"
                 f" {handler.call.__qualname__}"
             )
-        self._handlers[handler.spec.command] = handler
+        self[handler.spec.command] = handler
 
-    def update(self, other: HandlerTable) -> None:
-        """Add all handlers of another table."""
+    def merge(self, other: HandlerTable) -> None:
+        """Add all handlers of another table; raises as :meth:`add`."""
         for handler in other.values():
             self.add(handler)
 
@@ -291,7 +282,7 @@ def manifest(*owners: object) -> Manifest:
     table = HandlerTable(collect_handlers(owners[0]).owner if owners else "")
     sends: list[SendSpec] = []
     for owner in owners:
-        table.update(collect_handlers(owner))
+        table.merge(collect_handlers(owner))
         for entry in getattr(owner, "sends", ()):
             kind, to = entry if isinstance(entry, tuple) else (entry, None)
             name = message_name(kind)

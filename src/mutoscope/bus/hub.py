@@ -659,7 +659,9 @@ class Hub:
             except (BadPayloadError, OSError, ValueError) as refused:
                 error = refused
         if error is not None:
-            text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+            text = getattr(error, "remote_traceback", None) or ""
+            if not text and error.__traceback__:
+                text = "".join(traceback.format_exception(error))
             self._answer_error(peer, call.id, SUPERVISOR, wire.error_record(error, text))
         self._note(peer.name, SUPERVISOR, call.command, call.kind, started, error, call.payload)
         self._flush()

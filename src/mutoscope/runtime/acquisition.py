@@ -122,6 +122,7 @@ class Acquisitions:
 
         def answered(_value: Any, error: Exception | None) -> None:
             if error is not None and not isinstance(error, PeerDiedError):  # the successor of a camera that died is told
+                self._desk.report(f"{stream.name}: the camera could not be started: {error}")
                 self.stream_ended(stream, "error", str(error))
                 if acquisition is not None:
                     acquisition.waiting.clear()
@@ -198,8 +199,6 @@ class Acquisitions:
             return
         stream.active, stream.stop_by = False, None
         stream.ended_reason, stream.ended_message = reason, message
-        if reason == "error":
-            self._desk.report(f"{stream.name}: {message}")
         if not self.active:
             self._on_change(False)
 

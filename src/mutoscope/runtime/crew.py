@@ -134,7 +134,7 @@ class Crew:
             return  # its death is dealt with where it is seen
         now = time.monotonic()
         if error is not None:
-            member.last_error = f"setup failed: {error}"
+            member.last_error = member.reported = f"setup failed: {error}"
             member.last_traceback = getattr(error, "remote_traceback", None) or ""
             self._desk.note(logging.ERROR, f"{member.name}: {member.last_error}\n{member.last_traceback}".rstrip())
             if self._owner.phase == "starting":
@@ -169,7 +169,8 @@ class Crew:
         member = self.members.get(name)
         if member is None:
             return
-        member.last_error, member.last_traceback = f"{record.type_name}: {record.message}", record.traceback
+        member.last_error = member.reported = f"{record.type_name}: {record.message}"
+        member.last_traceback = record.traceback
         self._desk.note(logging.ERROR, f"{name} failed: {member.last_error}\n{record.traceback}".rstrip())
         if self._owner.phase == "starting" and member.up_since is None:
             self._owner.fail_start(errors.from_record(record))
@@ -179,9 +180,7 @@ class Crew:
         if child is None:
             return
         self._desk.selector.unregister(child.pidfd)
-        error_before, member.last_error = member.last_error, ""
         self._read_last_words(member)
-        reported, member.last_error = member.last_error, member.last_error or error_before
         self._desk.hub.remove_peer(member.name, f"{member.name} ended")
         up_s = time.monotonic() - member.up_since if member.up_since is not None else 0.0
         status, fault = member.ended()
@@ -198,7 +197,7 @@ class Crew:
         elif status == processes.NOT_STARTED and fault:
             self._not_loaded(member, msgspec.json.decode(fault.encode(), type=errors.ErrorRecord))
         else:
-            self._died(member, child.pid, status, fault, reported, restart_at)
+            self._died(member, child.pid, status, fault, restart_at)
 
     @staticmethod
     def _still_needed(member: Member, phase: str) -> bool:
@@ -224,14 +223,14 @@ class Crew:
         else:
             self._owner.member_lost(member, f"{member.name} could not be loaded: {record.message}")
 
-    def _died(self, member: Member, pid: int, status: int, fault: str, reported: str, restart_at: float | None) -> None:
+    def _died(self, member: Member, pid: int, status: int, fault: str, restart_at: float | None) -> None:
         what = processes.describe_exit(status)
         if fault:
             member.last_traceback = fault
-        if not reported:
+        if not member.reported:
             member.last_error = what + (f": {fault.splitlines()[0]}" if fault else "")
         self._desk.note(logging.ERROR, f"{member.name} (pid {pid}) {what}" + (f"\n{fault}" if fault else ""))
-        told = f"{member.name} {what}" + (f": {reported}" if reported else "")
+        told = f"{member.name} {what}" + (f": {member.reported}" if member.reported else "")
         phase = self._owner.phase
         if phase == "starting" and member.restarts == 0 and status != -signal.SIGKILL:
             member.set_state("failed")

@@ -82,6 +82,7 @@ class Member:
     kill_at: float | None = None
     term_at: float | None = None
     given_up: bool = False
+    reported: str = ""
 
     def __post_init__(self) -> None:
         self.deaths = Deaths(self.spec.restart)
@@ -147,7 +148,7 @@ class Member:
             for fd in fds:
                 os.close(fd)
         self.child = Child(process, processes.open_pidfd(process), fault_fd, ours)
-        self.up_since = None
+        self.up_since, self.reported = None, ""
         self.set_state("starting")
         return self.child
 
