@@ -39,14 +39,14 @@ _BACKLOG = 1 << 20
 _TIMEOUT_S = 50.0
 
 
-class Ask(Command, frozen=True, name="bench.ask"):
+class Ask(Command, name="bench.ask"):
     """A question of a usual size."""
 
     value: float
     text: str
 
 
-class AskAll(Command, frozen=True, name="bench.ask_all"):
+class AskAll(Command, name="bench.ask_all"):
     """A question to everybody."""
 
     value: float

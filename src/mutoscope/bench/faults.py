@@ -1,7 +1,7 @@
 """Scopes under fire: SIGKILL by role, at random instants and at named points, and the whole account checked after each run.
 
-What is checked: survivors go on, the killed process is back, ids continue, every acknowledged frame is bit-exact in zarr-python before any
-recovery step, the ledger is exact, and no segment, descriptor, socket or process is left.
+What is checked: survivors go on, the killed process is back, ids continue, every acknowledged frame is bit-exact in zarr-python
+before any recovery step, the ledger is exact, and no segment, descriptor, socket or process is left.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def check_data_set(path: Path, camera: SimulatedCamera, *, acknowledged: int, fi
     """
     import zarr
 
-    group = zarr.open_group(path, mode="r")
+    group: Any = zarr.open_group(path, mode="r")
     pixels, ids, ticks = group["0"], group["frames/frame_id"][:], group["frames/tick"][:]
     written = np.flatnonzero(ids)
     problems = []

@@ -1,4 +1,4 @@
-"""A whole scope at speed: a simulated camera, a recorder, a latest-wins reader and a worker that writes a table, against a raw file write."""
+"""A whole scope at speed: camera, recorder, a latest-wins reader and a worker that writes a table, against a raw file write."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def raw_write(folder: Path, frames: int, shape: tuple[int, int] = SHAPE) -> floa
     try:
         began = time.perf_counter()
         for _ in range(frames):
-            os.write(fd, image)
+            os.write(fd, image.data)
         return frames / (time.perf_counter() - began)
     finally:
         os.close(fd)

@@ -41,7 +41,7 @@ def _packed(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
 def _describe(dtype: np.dtype[Any]) -> list[Any]:
     described = []
     for name in dtype.names or ():
-        inner: np.dtype[Any] = (dtype.fields or {})[name][0]
+        inner: np.dtype[Any] = dtype[name]
         base, shape = inner.subdtype if inner.subdtype is not None else (inner, ())
         described.append([name, _describe(base) if base.fields is not None else base.str, list(shape)])
     return described
@@ -91,7 +91,7 @@ class Columns:
         self._floats: list[int] = []
         self._texts: list[tuple[int, int]] = []
         for index, column in enumerate(self.names):
-            kind = (self.dtype.fields or {})[column][0]
+            kind = self.dtype[column]
             if kind.kind in "iu":
                 limits = np.iinfo(kind)
                 self._integers.append((index, int(limits.min), int(limits.max)))
@@ -171,6 +171,6 @@ class Columns:
         return packed
 
     def _error(self, rows: object, why: str) -> ConfigError:
-        columns = ", ".join(f"{name} {(self.dtype.fields or {})[name][0]}" for name in self.names)
+        columns = ", ".join(f"{name} {self.dtype[name]}" for name in self.names)
         shown = rows if isinstance(rows, str) else repr(rows)
         return ConfigError(f"table {self.name!r} ({columns}) cannot take {shown[:200]}: {why}")
