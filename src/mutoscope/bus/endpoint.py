@@ -298,19 +298,22 @@ class Endpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
-        deadline = time.monotonic() + timeout_s
-        pending, packed = self._session.call(kind, command, to, timeout_s, wants_fds)
+        session = self._session
+        pending, packed = session.call(kind, command, to, timeout_s, wants_fds)
         try:
             self._charge(packed, timeout_s, pending.command)
+            remaining = timeout_s
+            deadline = time.monotonic() + timeout_s
             while not pending.done:
-                remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     if kind != BROADCAST:
                         pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
                     break
                 self._read(remaining)
-                if self._session.inbox and not self._handling:
+                if session.inbox and not self._handling:
                     self.dispatch()
+                if not pending.done:
+                    remaining = deadline - time.monotonic()
         finally:
             if not pending.done:
                 self._session.forget(pending)
@@ -318,7 +321,8 @@ class Endpoint:
 
     def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
         """Send a message that counts against the window, as soon as that has room."""
-        self._check_thread()
+        if threading.get_ident() != self._thread:
+            self._check_thread()
         window = self._session.window
         if window.charged - window.credited >= window.limit:
             if not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
@@ -327,8 +331,9 @@ class Endpoint:
                     f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
                 )
             self._session.check_open()
+        if not self._connection.send(packed):
+            self._flush()
         window.charged += len(packed)
-        self._transmit(packed)
 
     def _wait(self, done: Callable[[], bool], deadline: float) -> bool:
         """Read until `done`, the deadline, or the end of the stream; run handlers unless this is inside one."""

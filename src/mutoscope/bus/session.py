@@ -146,7 +146,7 @@ class Session:
 
     def serve(self, owner: object) -> None:
         """Add the handlers of an object."""
-        self.handlers.update(collect_handlers(owner))
+        self.handlers.merge(collect_handlers(owner))
 
     def hello(self, manifest: Manifest) -> bytes:
         """Return the first message."""
