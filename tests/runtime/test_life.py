@@ -245,7 +245,7 @@ def test_an_acquisition_by_time_and_its_progress(tmp_path: Path) -> None:
         assert result.produced == result.stored
         assert result.stored["camera"] > 20
         assert seen == sorted(seen)
-        with pytest.raises(CommandTimeoutError, match="did not end within 0.2 s"):
+        with pytest.raises(CommandTimeoutError, match=r"did not end within 0\.2 s"):
             scope.acquire(timeout_s=0.2)
         assert not scope.wait_acquisition(0.05)
         scope.stop_acquisition()
