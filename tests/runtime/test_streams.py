@@ -151,11 +151,14 @@ def test_sources_are_recorded_bit_by_bit(tmp_path: Path) -> None:
                 raise RuntimeError("no, not this one")
         with pytest.raises(ValueError, match="7,200 bytes"):
             left.push(np.zeros((60, 60), np.uint16))
-        pushing = threading.Thread(
-            target=lambda: [
-                source.push(array) for n in range(15, 30) for source, array in ((left, images[n]), (right, small[n]))
-            ]
-        )
+
+        def push_once_it_runs() -> None:
+            until(lambda: scope.state.acquiring)
+            for number in range(15, 30):
+                left.push(images[number])
+                right.push(small[number])
+
+        pushing = threading.Thread(target=push_once_it_runs)
         pushing.start()
         result = scope.acquire(frames=15, timeout_s=30.0)
         pushing.join()

@@ -347,7 +347,6 @@ class Scope:
             raise ConfigError(f"seconds must be more than 0, not {seconds}")
         if frames is not None and seconds is not None:
             raise ConfigError("give either frames= or seconds=, not both")
-        before = self.ledger
         began = time.monotonic()
         number = self.start_acquisition(frames, seconds=seconds)
         ends = None if seconds is None else began + seconds
@@ -365,14 +364,7 @@ class Scope:
         for name, reason in ended.reasons.items():
             if reason == "error":
                 raise errors.CameraError(f"{name}: {ended.messages.get(name, 'failed')}")
-        after = self.ledger
-        return AcquisitionResult(
-            {name: camera["produced"] - before.cameras[name]["produced"] for name, camera in after.cameras.items()},
-            {name: camera.get("stored", 0) - before.cameras[name].get("stored", 0) for name, camera in after.cameras.items()},
-            dict(ended.reasons),
-            dict(ended.messages),
-            time.monotonic() - began,
-        )
+        return AcquisitionResult(ended.produced, ended.stored, ended.reasons, ended.messages, time.monotonic() - began)
 
     def start_acquisition(self, frames: int | None = None, *, seconds: float | None = None, cameras: Sequence[str] = ()) -> int:
         """Start cameras, one after the other, and return the acquisition's number.

@@ -306,6 +306,7 @@ def _fail_before_start(spec: ChildSpec, error: Exception) -> int:
 if __name__ == "__main__":
     code = main(int(sys.argv[1]))
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(code)

@@ -23,12 +23,16 @@ STOP_STREAM_S = 5.0
 
 @dataclass
 class _Acquisition:
-    """One call: its streams in the order in which they start, those yet to be started, and who waits to hear that all have."""
+    """One call: its streams in the order in which they start, those yet to be started, and who waits to hear that all have.
+
+    `before` is the newest frame of each stream when it began.
+    """
 
     number: int
     streams: list[Stream]
     waiting: list[Stream]
     started: Deferred
+    before: dict[str, int]
 
 
 class Acquisitions:
@@ -95,10 +99,12 @@ class Acquisitions:
                 raise CameraError(f"{stream.name}: the camera is {producer.state}: {producer.last_error}")
         self._number += 1
         for stream in chosen:
+            stream.begin_id = stream.ring.head() + 1
             stream.target_id = stream.ring.head() + command.frames if command.frames else 0
             stream.active, stream.run, stream.stop_by = True, self._number, None
             stream.ended_reason, stream.ended_message = None, ""
-        acquisition = _Acquisition(self._number, chosen, list(chosen), Deferred())
+        before = {stream.name: stream.ring.head() for stream in chosen}
+        acquisition = _Acquisition(self._number, chosen, list(chosen), Deferred(), before)
         self._open.append(acquisition)
         self._on_change(True)
         self._start_next(acquisition)
@@ -133,7 +139,7 @@ class Acquisitions:
 
         self._desk.hub.request(
             stream.spec.producer,
-            control.StartStream(stream=stream.name, run=stream.run, last_id=stream.target_id),
+            control.StartStream(stream=stream.name, run=stream.run, first_id=stream.begin_id, last_id=stream.target_id),
             START_STREAM_S,
             answered,
         )
@@ -251,6 +257,8 @@ class Acquisitions:
                     number=acquisition.number,
                     reasons={stream.name: stream.ended_reason or "stopped" for stream in acquisition.streams},
                     messages={stream.name: stream.ended_message for stream in acquisition.streams if stream.ended_message},
+                    produced={name: self._streams[name].ring.head() - head for name, head in acquisition.before.items()},
+                    stored={name: self._streams[name].stored_after(head) for name, head in acquisition.before.items()},
                     error=errors.to_record(self.failure) if self.failure is not None else None,
                 )
             )

@@ -152,10 +152,11 @@ class SetUp(Command, name="scope.set_up"):
 
 
 class StartStream(Command, name="scope.start_stream"):
-    """Take frames until this ``frame_id`` is published (0: until stopped). `run` numbers the acquisition."""
+    """Take frames until `last_id` is published (0: until stopped); `run` numbers the acquisition, `first_id` is its first frame."""
 
     stream: str
     run: int
+    first_id: int = 1
     last_id: int = 0
 
 
@@ -223,10 +224,13 @@ class ScopeEnded(Event, name="scope.ended"):
 class AcquisitionEnded(Event, name="scope.acquisition_ended"):
     """Every camera ended its sequence, and every frame is stored or accounted for.
 
-    `reasons` says by camera why its sequence ended, `messages` what it said about it; `error` is set when the run failed.
+    `reasons` says by camera why its sequence ended, `messages` what it said about it, `produced` and `stored` how many frames it
+    brought; `error` is set when the run failed.
     """
 
     number: int
     reasons: dict[str, str]
     messages: dict[str, str]
+    produced: dict[str, int]
+    stored: dict[str, int]
     error: ErrorRecord | None = None

@@ -172,7 +172,7 @@ class Member:
             "pid": self.child.pid if self.child else 0,
             "state": self.state,
             "restarts": self.restarts,
-            "frames": row.frames,
+            "frames": row.frames if self.spec.kind == "worker" else row.progress_a,
             "drops": row.drops,
             "camera_overruns": row.camera_overruns,
             "timeouts": row.timeouts,

@@ -49,6 +49,7 @@ class Stream:
         self.accounts: dict[str, Account] = {}
         self._left: dict[int, str] = {}  # rows that a living process closed while views into the ring remained: row, process
         # of the acquisition that runs, or ran last
+        self.begin_id = 1
         self.target_id = 0
         self.active = False
         self.run = 0
@@ -200,6 +201,20 @@ class Stream:
         )
 
     # -- accounts
+
+    def stored_after(self, frame_id: int) -> int:
+        """Return how many frames above `frame_id` the recorder has stored."""
+        recorder = self.spec.recorder
+        reader = self.readers.get((recorder, self.name)) if recorder is not None else None
+        if reader is None or reader.row is None:
+            return 0
+        last = self.ring_row(reader.row).cursor - 1
+        if last <= frame_id:
+            return 0
+        stored = IdRanges([(frame_id + 1, last)])
+        for ids in self.accounts[reader.label].named.values():
+            stored -= ids
+        return stored.count
 
     def add_not_stored(self, worker: str, first_id: int, last_id: int, reason: str) -> None:
         """Enter frames that a lossless consumer says it will not handle."""

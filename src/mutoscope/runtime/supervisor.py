@@ -76,6 +76,7 @@ class Supervisor:
         self.reason = self.message = ""
         self.start_failure: BaseException | None = None
         self.awaiting_start: Deferred | None = None
+        self.start_told = False
         self.made_recording = False
         self.phase_deadline = time.monotonic() + spec.setup_timeout_s
         self.linger_until = 0.0
@@ -156,10 +157,10 @@ class Supervisor:
     def _start(self) -> None:
         _os.name_process("mutoscope:supervisor")
         try:
+            self._check_memory()
             self.desk.journal = Journal(self.spec.folder)
             document = {"name": self.spec.name, "supervisor_pid": os.getpid(), "settings": self.spec.settings}
             self.desk.journal.save("scope.json", document)
-            self._check_memory()
             resumed = self.spec.record is not None and self.spec.record.resume
             first_ids = self._create_recording() if resumed else {}
             self.crew.spawn_all()
@@ -249,7 +250,7 @@ class Supervisor:
         self.desk.report(str(error))
         if self.awaiting_start is not None:
             self.awaiting_start.reject(error if isinstance(error, Exception) else RuntimeError(str(error)))
-            self.awaiting_start = None
+            self.awaiting_start, self.start_told = None, True
         self.stop_now("failed_to_start")
 
     # -- what happens to processes
@@ -343,8 +344,12 @@ class Supervisor:
         if self.phase == "draining" and ((self._stored() and self._workers_done(now)) or now > self.phase_deadline):
             self._enter("stopping workers", TEARDOWN_S)
             self.crew.stop_all(self.reason)
-        if self.phase == "stopping workers" and not self.crew.alive:
+        if self.phase == "stopping workers" and not self.crew.alive and not self._must_tell(now):
             self._finish()
+
+    def _must_tell(self, now: float) -> bool:
+        """Whether the program has yet to ask why the start failed."""
+        return self.start_failure is not None and not (self.start_told or self.program_gone or now > self.phase_deadline)
 
     def _stored(self) -> bool:
         return all(self.acquisitions.stored(stream) for stream in self.streams.values())
@@ -450,6 +455,7 @@ class Supervisor:
 
     def _await_start(self, _sender: str, _command: control.AwaitStart) -> Any:
         if self.start_failure is not None:
+            self.start_told = True
             raise self.start_failure
         if self.phase == "running":
             return self._start_report()
