@@ -142,6 +142,6 @@ def _fill(fd: int) -> bool:
 def test_a_data_set_that_does_not_fit_at_all_is_refused(mount: Mount) -> None:
     disk = mount(64)
     scope = ms.Scope(camera=camera(shape=SHAPE), record=disk / "run.ome.zarr", reserve_bytes=0)
-    with pytest.raises((DiskFullError, ms.model.errors.ConfigError), match="full|No space left"):
+    with pytest.raises((DiskFullError, ms.model.errors.ConfigError), match=r"full|No space left"):
         scope.start()
     assert not (disk / "run.ome.zarr").exists()

@@ -14,7 +14,7 @@ from mutoscope.bus import handles
 from mutoscope.cameras.driver import Camera, SequenceStopped
 from mutoscope.frames import Slot
 from mutoscope.model import PlaneIndex
-from mutoscope.model.errors import CameraError
+from mutoscope.model.errors import CameraError, ConfigError, DatasetError
 from mutoscope.runtime import Restart, Worker, control
 
 __all__ = ["CameraWorker"]
@@ -64,7 +64,7 @@ class CameraWorker(Worker):
                 self.log.warning("%s: %s; trying again", self.stream, error)
                 again = time.monotonic() + pause
                 while (left := again - time.monotonic()) > 0 and not self.stopping and not host.orphaned:
-                    host.wait_for_commands(left)
+                    host.endpoint.pump(left)
                 pause = min(2 * pause, 1.0)
             else:
                 return
@@ -72,7 +72,7 @@ class CameraWorker(Worker):
     @handles(control.StartStream, delivery="supervisor")
     def start(self, command: control.StartStream) -> None:
         """Take frames until ``last_id`` is published (0: until stopped)."""
-        self._last_id, self._run = command.last_id, command.run
+        self._first_id, self._last_id, self._run = command.first_id, command.last_id, command.run
         self._stop_requested = False
         self._running = True
 
@@ -85,7 +85,7 @@ class CameraWorker(Worker):
     def step(self) -> None:
         """Run one sequence, or wait for commands."""
         if not self._running:
-            self._host_or_raise().wait_for_commands()
+            self._host_or_raise().wait_for_commands(until=lambda: self._running)
             return
         reason, message = self._sequence()
         self._running = False
@@ -102,6 +102,8 @@ class CameraWorker(Worker):
             remaining = self._last_id - writer.head if self._last_id else None
             if remaining is not None and remaining <= 0:
                 return "complete", ""
+            self.camera.already_delivered = writer.head - self._first_id + 1
+            self._told_start = False
             overruns = row.camera_overruns
             self._last_tick = self._missed_ticks = published = 0
             self._counted = self._seen_overruns = self.camera.counters.get("overruns", 0)
@@ -117,6 +119,8 @@ class CameraWorker(Worker):
                         return "complete", ""
             except SequenceStopped:
                 return "stopped", ""
+            except (ConfigError, DatasetError) as error:
+                return "error", str(error)  # trying again would end in the same way
             finally:
                 self._count_overruns()
                 if self._slot is not None:
@@ -127,9 +131,17 @@ class CameraWorker(Worker):
             if remaining is None or row.camera_overruns == overruns or published == 0:
                 return "exhausted", ""
 
+    def _tell_start(self) -> None:
+        """The driver waits for its device, or wants a buffer: the device runs, and the next camera may be started."""
+        self._told_start = True
+        if not self._host_or_raise().orphaned:
+            self.send(control.StreamStarted(stream=self.stream, run=self._run), to="supervisor")
+
     def _wait(self, timeout_s: float) -> None:
         """What the driver waits with: commands are handled meanwhile, and a stop ends the sequence."""
         host = self._host_or_raise()
+        if not self._told_start:
+            self._tell_start()
         host.endpoint.pump(timeout_s)
         host.serve()
         if self._stop_requested or self.stopping:
@@ -137,6 +149,8 @@ class CameraWorker(Worker):
 
     def _buffer(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Give the driver a free slot; waits while a lossless reader holds them all (ticks missed meanwhile are counted)."""
+        if not self._told_start:
+            self._tell_start()
         if self._slot is not None:
             self._slot.discard()
         slot = self._frames.try_claim(shape, dtype)

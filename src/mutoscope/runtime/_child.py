@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from collections import Counter
 
 import msgspec
@@ -160,11 +161,15 @@ class WorkerHost:
         """True when the supervisor is gone."""
         return self.endpoint.peer_closed
 
-    def wait_for_commands(self, timeout_s: float = IDLE_WAIT_S) -> None:
-        """Wait for something to do and do it; FrameTimeoutError when there was nothing (an idle step)."""
-        if not self.endpoint.pump(timeout_s) and not self.endpoint.peer_closed:
+    def wait_for_commands(self, until: Callable[[], bool] = lambda: False, timeout_s: float = IDLE_WAIT_S) -> None:
+        """Do what comes `until` says that it is enough; FrameTimeoutError (an idle step) once nothing has come for so long."""
+        endpoint = self.endpoint
+        while endpoint.pump(timeout_s):
+            endpoint.dispatch()
+            if self.stopping or until():
+                return
+        if not endpoint.peer_closed:
             raise FrameTimeoutError("no command came")
-        self.endpoint.dispatch()
 
     def quit(self, reason: str) -> None:
         self.endpoint.send(control.Quit(reason=reason), to="supervisor")

@@ -19,6 +19,7 @@ __all__ = ["STOP_STREAM_S", "Acquisitions"]
 
 START_STREAM_S = 30.0
 STOP_STREAM_S = 5.0
+STARTED_S = 1.0
 
 
 @dataclass
@@ -33,6 +34,8 @@ class _Acquisition:
     waiting: list[Stream]
     started: Deferred
     before: dict[str, int]
+    starting: Stream | None = None
+    start_by: float = 0.0
 
 
 class Acquisitions:
@@ -77,6 +80,12 @@ class Acquisitions:
     def counting_source(self) -> bool:
         """True while a source that this program's user fills runs for a number of frames."""
         return any(stream.active and stream.spec.producer is None and stream.target_id for stream in self._streams.values())
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`advance` has something to do."""
+        due = [each.start_by for each in self._open if each.starting is not None]
+        due += [stream.stop_by for stream in self._streams.values() if stream.stop_by is not None]
+        return min(due, default=None)
 
     # -- starting
 
@@ -134,6 +143,8 @@ class Acquisitions:
                     acquisition.waiting.clear()
                     acquisition.started.reject(error)
                     self.stop(acquisition.streams)
+            elif acquisition is not None and stream.active:
+                acquisition.starting, acquisition.start_by = stream, time.monotonic() + STARTED_S
             elif acquisition is not None:
                 self._start_next(acquisition)
 
@@ -144,6 +155,13 @@ class Acquisitions:
             answered,
         )
 
+    def sequence_started(self, stream: Stream, command: control.StreamStarted) -> None:
+        """A camera's device runs: the next one may be started."""
+        for acquisition in self._open:
+            if acquisition.starting is stream and command.run == acquisition.number:
+                acquisition.starting = None
+                self._start_next(acquisition)
+
     # -- stopping
 
     def stop(self, streams: list[Stream] | None = None) -> None:
@@ -151,6 +169,7 @@ class Acquisitions:
         now = time.monotonic()
         for each in self._open:
             each.waiting.clear()
+            each.starting = None
             each.started.resolve(each.number)
         for stream in streams if streams is not None else self._streams.values():
             if stream.active and stream.stop_by is None:
@@ -191,6 +210,8 @@ class Acquisitions:
     def sequence_ended(self, stream: Stream, command: control.StreamEnded) -> None:
         """A camera says that its sequence ended; what an earlier run says late does not count."""
         if command.run == stream.run:
+            if command.reason == "error":
+                self._desk.report(f"{stream.name}: {command.message}")
             self.stream_ended(stream, command.reason, command.message)
 
     def stream_ended(self, stream: Stream, reason: str, message: str) -> None:
@@ -246,6 +267,9 @@ class Acquisitions:
             elif stream.stop_by is not None and now > stream.stop_by:
                 self.stream_ended(stream, "stopped", "the camera did not stop in time")
         for acquisition in list(self._open):
+            if acquisition.starting is not None and (now > acquisition.start_by or not acquisition.starting.active):
+                acquisition.starting = None
+                self._start_next(acquisition)
             if any(stream.active and stream.run == acquisition.number for stream in acquisition.streams):
                 continue
             if self.failure is None and not all(self.stored(stream) for stream in acquisition.streams):

@@ -61,8 +61,15 @@ class FramesNotStored(Command, name="scope.frames_not_stored"):
     reason: str
 
 
+class StreamStarted(Command, name="scope.stream_started"):
+    """A camera's driver has started its device: it waits for a frame, or has asked for a buffer."""
+
+    stream: str
+    run: int
+
+
 class StreamEnded(Command, name="scope.stream_ended"):
-    """A camera's sequence ended: ``complete``, ``exhausted`` (no more data) or ``stopped``. `run` is that of StartStream."""
+    """A camera's sequence ended: ``complete``, ``exhausted`` (no more data), ``stopped`` or ``error`` (it would fail again)."""
 
     stream: str
     run: int
@@ -152,7 +159,7 @@ class SetUp(Command, name="scope.set_up"):
 
 
 class StartStream(Command, name="scope.start_stream"):
-    """Take frames until `last_id` is published (0: until stopped); `run` numbers the acquisition, `first_id` is its first frame."""
+    """Take frames until `last_id` is published (0: until stopped); `first_id` is the first of this acquisition, number `run`."""
 
     stream: str
     run: int
@@ -224,8 +231,8 @@ class ScopeEnded(Event, name="scope.ended"):
 class AcquisitionEnded(Event, name="scope.acquisition_ended"):
     """Every camera ended its sequence, and every frame is stored or accounted for.
 
-    `reasons` says by camera why its sequence ended, `messages` what it said about it, `produced` and `stored` how many frames it
-    brought; `error` is set when the run failed.
+    `reasons` says by camera why its sequence ended, `messages` what it said about it, `produced` and `stored` how many frames
+    it brought; `error` is set when the run failed.
     """
 
     number: int

@@ -121,7 +121,7 @@ class Supervisor:
         due = [now + (BUSY_TICK_S if busy else TICK_S), self.next_check]
         due += [
             moment
-            for moment in (self.hub.next_deadline(), self.crew.next_deadline(), self.tables.next_deadline())
+            for moment in (part.next_deadline() for part in (self.hub, self.crew, self.tables, self.acquisitions))
             if moment is not None
         ]
         return max(0.0, min(due) - now)
@@ -410,6 +410,9 @@ class Supervisor:
         register(control.AttachTable, lambda sender, c: self.tables.attach(sender, self._pid(sender), c))
         register(control.AttachStatus, lambda _s, _c: Reply(*self.crew.status_handle()))
         register(control.FramesNotStored, self._frames_not_stored, script=False)
+        register(
+            control.StreamStarted, lambda _s, c: self.acquisitions.sequence_started(self._stream(c.stream), c), script=False
+        )
         register(control.StreamEnded, lambda _s, c: self.acquisitions.sequence_ended(self._stream(c.stream), c), script=False)
         register(control.RecordingFailed, lambda _s, c: self._fail_run(c.reason, c.message), script=False)
         register(control.Quit, lambda sender, c: self.begin_stop("quit", f"{sender}: {c.reason}"))
