@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ INTERRUPTED = 130
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code of the process."""
     _fill_standard_streams()
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong with a file, our own sentence says
     try:
         code = app(_program_arguments_apart(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
