@@ -426,6 +426,12 @@ def write_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any]
     durable : bool
         Also bring them to the device.
     """
+    from mutoscope.storage.ome_tiff import is_ome_tiff
+    from mutoscope.storage.ome_tiff.recover import write_tiff_attributes
+
+    if is_ome_tiff(path):
+        write_tiff_attributes(path, attributes, durable=durable)
+        return
     recording = find_recording(path)
     change = _seal.checked_attributes(attributes)
     _seal.change_attributes(recording.path, change, _staging(recording), durable=durable)

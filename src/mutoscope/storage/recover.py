@@ -86,7 +86,8 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     Parameters
     ----------
     path : path
-        Of the root.
+        Of the root, or of an OME-TIFF: there, whole pages that nothing leads to are linked again, what is behind the last
+        one is cut, pages are counted, and planes with a channel or a depth get their place.
 
     Raises
     ------
@@ -95,6 +96,11 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     DatasetError, DatasetNotFoundError
         If it is not a recording, or too damaged.
     """
+    from mutoscope.storage.ome_tiff import is_ome_tiff
+    from mutoscope.storage.ome_tiff.recover import recover_tiff
+
+    if is_ome_tiff(path):
+        return recover_tiff(path)
     recording = find_recording(Path(path).absolute())
     adopted = adopt_unlisted(recording)
     actions = tuple(f"listed {name}" for name in adopted.images if name not in recording.images)

@@ -12,13 +12,16 @@ from numpy.typing import DTypeLike
 
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _files, _layout
+from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
+from mutoscope.storage.ome_tiff.reader import OmeTiffReader
+from mutoscope.storage.ome_tiff.writer import open_tiff_writer
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
 from mutoscope.storage.writer import Durability, FrameStreamWriter, check_durability
 
 __all__ = ["info", "open_reader", "open_writer"]
 
-BACKEND = "ome-zarr"
+BACKENDS = ("ome-zarr", "ome-tiff")
 
 
 def open_writer(
@@ -34,6 +37,7 @@ def open_writer(
     resume: bool = False,
     durability: Durability = "process",
     frames_per_shard: int | None = None,
+    compression: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> FrameStreamWriter:
     """Make a data set for one stream of frames and open its writer.
@@ -41,13 +45,13 @@ def open_writer(
     Parameters
     ----------
     path : path
-        Of the data set, ``….ome.zarr``.
+        Of the data set, ``….ome.zarr`` or ``….ome.tiff``.
     shape : tuple of int
         (y, x) of every frame.
     dtype : dtype
         uint8, uint16, uint32, int8, int16, int32, float32 or float64.
     backend : str, optional
-        ``"ome-zarr"``; by the path's suffix, if not given.
+        ``"ome-zarr"`` or ``"ome-tiff"``; by the path's suffix, if not given.
     name : str
         Of the image.
     pixel_size_um, rate_hz : float, optional
@@ -55,13 +59,16 @@ def open_writer(
     overwrite : bool
         Replace an existing data set.
     resume : bool
-        Continue an existing recording in a further image of it; ids follow its last stored one.
+        Continue an existing recording: OME-Zarr in a further image of it, OME-TIFF in the same file; ids follow its last
+        stored one.
     durability : {"process", "power"}
         What acknowledged frames survive: the death of every process, or (within a second) a power cut as well.
     frames_per_shard : int, optional
-        Frames of one file; 128 MiB worth, if not given.
+        OME-Zarr: frames of one file; 128 MiB worth, if not given.
+    compression : str, optional
+        ``"none"``, which is the default; OME-TIFF also ``"zlib"`` and ``"zstd"``.
     attributes : mapping, optional
-        Saved under ``mutoscope`` of the root's attributes.
+        Saved under ``mutoscope`` of the root's attributes, or of an OME-TIFF's sidecar.
 
     Returns
     -------
@@ -86,20 +93,40 @@ def open_writer(
     ...     len(reader), int(reader[0].sum())
     (1, 24)
     """
-    _check_backend(Path(path), backend)
+    if _backend_of(Path(path), backend) == "ome-tiff":
+        if frames_per_shard is not None:
+            raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
+        return open_tiff_writer(
+            path,
+            shape=shape,
+            dtype=dtype,
+            name=name,
+            pixel_size_um=pixel_size_um,
+            rate_hz=rate_hz,
+            overwrite=overwrite,
+            resume=resume,
+            durability=durability,
+            compression=compression,
+            attributes=attributes,
+        )
+    if compression not in (None, "none"):
+        raise ConfigError(f"OME-Zarr streams are not compressed here: compression={compression!r} is not possible")
     check_durability(durability)
     layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard)
     recording = create_recording(path, {name: layout}, overwrite=overwrite, resume=resume, attributes=attributes)
     return open_image_writer(recording, name, durability=durability)
 
 
-def _check_backend(path: Path, backend: str | None) -> None:
-    if backend is None and path.suffix in ("", ".zarr"):
-        return
+def _backend_of(path: Path, backend: str | None) -> str:
     if backend is None:
-        raise ConfigError(f"{path}: no writer for {path.suffix!r}; end the name in .ome.zarr, or say backend={BACKEND!r}")
-    if backend != BACKEND:
-        raise ConfigError(f"there is no backend {backend!r}; there is {BACKEND!r}")
+        if path.name.lower().endswith(SUFFIXES):
+            return "ome-tiff"
+        if path.suffix in ("", ".zarr"):
+            return "ome-zarr"
+        raise ConfigError(f"{path}: no writer for {path.suffix!r}; end the name in .ome.zarr or .ome.tiff, or say backend=")
+    if backend not in BACKENDS:
+        raise ConfigError(f"there is no backend {backend!r} for streams; there are {', '.join(BACKENDS)}")
+    return backend
 
 
 def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> FrameStreamReader:
@@ -108,7 +135,7 @@ def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> Fram
     Parameters
     ----------
     path : path
-        Of the recording's root.
+        Of the recording's root, or of the OME-TIFF.
     camera : str, optional
         Which one, if there are several; all its images are read as one stream. ``"<camera>.0"``, ``"<camera>.1"``, … is
         one of the images that changes of shape and resumed runs make.
@@ -122,6 +149,13 @@ def open_reader(path: str | os.PathLike[str], camera: str | None = None) -> Fram
     ConfigError
         If there is no such camera, or several and none was named.
     """
+    if is_ome_tiff(path):
+        tiff = OmeTiffReader(path)
+        own = tiff.attributes.get("camera", camera)
+        if camera is not None and camera != own:
+            tiff.close()
+            raise ConfigError(f"{path}: has no camera {camera!r}; it has {own}")
+        return tiff
     recording = find_recording(path)
     cameras = recording.cameras
     if camera is None:
@@ -155,6 +189,8 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     DatasetNotFoundError, DatasetError
         If nothing is there, or it is not a recording or damaged.
     """
+    if is_ome_tiff(path):
+        return _tiff_info(path)
     recording = find_recording(path)
     root = _files.attributes_of(_files.read_document(recording.path, "zarr.json"), recording.path)[_layout.NAMESPACE]
     images = [_image_info(recording.path, name) for name in recording.images]
@@ -170,28 +206,50 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+def _tiff_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """All files of an OME-TIFF stream are one image here: its frames go on from one to the other."""
+    reader = OmeTiffReader(path)
+    with reader:
+        own = reader.attributes
+        image = {**_described(reader, reader.path.name), "camera": own.get("camera", "camera")}
+        return {
+            "path": str(reader.path),
+            "layout": own.get("layout"),
+            "complete": image["state"] == "closed",
+            "frames": len(reader),
+            "cameras": [image["camera"]],
+            "images": [{**image, "compression": reader.compression, "files": list(reader.images)}],
+            "ledger": reader.ledger,
+            "settings": own.get("settings"),
+        }
+
+
 def _image_info(root: Path, name: str) -> dict[str, Any]:
     with FrameStreamReader(root, lambda: [name]) as reader:
-        own = reader.attributes
-        ids, monotonic, utc = reader.frame_ids, reader.monotonic_ns, reader.utc_ns
-        known = utc[utc != 0]
-        return {
-            "image": name,
-            "camera": own.get("camera"),
-            "segment": own.get("segment"),
-            "state": own.get("state"),
-            "shape": [len(reader), *reader.shape],
-            "dtype": reader.dtype,
-            "frames": len(reader),
-            "gaps": [list(gap) for gap in reader.gaps()],
-            "first_frame_id": int(ids[0]) if ids.size else None,
-            "last_frame_id": int(ids[-1]) if ids.size else None,
-            "first_utc_ns": int(known[0]) if known.size else None,
-            "last_utc_ns": int(known[-1]) if known.size else None,
-            **_rate(monotonic, ids),
-            "nominal_rate_hz": own.get("rate_hz"),
-            "pixel_size_um": own.get("pixel_size_um"),
-        }
+        return _described(reader, name)
+
+
+def _described(reader: FrameStreamReader, name: str) -> dict[str, Any]:
+    own = reader.attributes
+    ids, monotonic, utc = reader.frame_ids, reader.monotonic_ns, reader.utc_ns
+    known = utc[utc != 0]
+    return {
+        "image": name,
+        "camera": own.get("camera"),
+        "segment": own.get("segment", 0),
+        "state": own.get("state"),
+        "shape": [len(reader), *reader.shape],
+        "dtype": reader.dtype,
+        "frames": len(reader),
+        "gaps": [list(gap) for gap in reader.gaps()],
+        "first_frame_id": int(ids[0]) if ids.size else None,
+        "last_frame_id": int(ids[-1]) if ids.size else None,
+        "first_utc_ns": int(known[0]) if known.size else None,
+        "last_utc_ns": int(known[-1]) if known.size else None,
+        **_rate(monotonic, ids),
+        "nominal_rate_hz": own.get("rate_hz"),
+        "pixel_size_um": own.get("pixel_size_um"),
+    }
 
 
 def _rate(monotonic_ns: Any, ids: Any) -> dict[str, Any]:

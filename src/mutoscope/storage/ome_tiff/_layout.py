@@ -1,0 +1,325 @@
+"""The bytes of a page: its directory, and the record that each frame carries. ``docs/layout-ome-tiff.md`` specifies them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mutoscope.model.errors import ConfigError, DatasetError
+
+LAYOUT_VERSION = "1.0"
+MAGIC = b"mutoscope\0tiff\x01\0"
+"""Begins each record: the name of its maker, ended by a zero as tag 50740 asks for, then the version."""
+
+HEADER = b"II" + struct.pack("<HHH", 43, 8, 0)
+FIRST_LINK = 8
+"""Where the header says which directory is the first."""
+DESCRIPTION_AT = 16
+BLOCK = 4096
+"""No directory and no number that is written in place crosses a multiple of this: such a write is never half done."""
+
+RECORD = struct.Struct("<16s16sQQQqqd4iQQQQII")
+RECORD_TAG = 50740  # DNGPrivateData: DNG 1.4, "a place for camera manufacturers to store private data"; libtiff knows it
+COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
+"""Name → value of tag 259. Source: TIFF Technical Note 2 (8); libtiff's tiff.h (50000)."""
+
+DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+OME_TYPES = {name: name for name in DTYPES} | {"float32": "float", "float64": "double"}
+SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
+STRIP_BYTES = 128 * 1024
+MAX_FRAME_BYTES = 1 << 40
+_ENTRY = struct.Struct("<HHQQ")
+_COUNT = struct.Struct("<Q")
+_LINK = struct.Struct("<Q")
+_CRC = struct.Struct("<II")
+_WORD = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all pages of a file have in common.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (y, x).
+    dtype : str
+        One of `DTYPES`.
+    compression : str
+        One of `COMPRESSIONS`.
+    rows_per_strip : int
+        Rows that are compressed together; all of them without compression.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    compression: str
+    rows_per_strip: int
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """Little endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of the pixels, not compressed."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def strips(self) -> int:
+        """Of one page."""
+        return -(-self.shape[0] // self.rows_per_strip)
+
+
+def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | None) -> Geometry:
+    """Return the geometry of frames, or raise ConfigError."""
+    compression = compression or "none"
+    if compression not in COMPRESSIONS:
+        raise ConfigError(f"the compression of an OME-TIFF is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
+    try:
+        name = np.dtype(dtype).name
+        height, width = (int(size) for size in shape)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"frames have a shape (y, x) and a dtype, not {shape!r} and {dtype!r}") from error
+    if name not in DTYPES:
+        raise ConfigError(f"frames of {name} cannot be stored; there are {', '.join(DTYPES)}")
+    row_bytes = width * np.dtype(name).itemsize
+    if not 0 < height < 2**31 or not 0 < width < 2**31 or height * row_bytes > MAX_FRAME_BYTES:
+        raise ConfigError(f"frames of shape {shape} cannot be stored")
+    rows = height if compression == "none" else min(height, max(1, STRIP_BYTES // row_bytes))
+    return Geometry((height, width), name, compression, rows)
+
+
+class FrameMeta(NamedTuple):
+    """What is known of a frame besides its pixels."""
+
+    frame_id: int
+    tick: int
+    monotonic_ns: int
+    utc_ns: int
+    exposure_ms: float
+    t: int
+    c: int
+    z: int
+    position: int
+
+
+class Record(NamedTuple):
+    """What a page says of its frame and of itself."""
+
+    magic: bytes
+    dataset: bytes
+    ordinal: int
+    frame_id: int
+    tick: int
+    monotonic_ns: int
+    utc_ns: int
+    exposure_ms: float
+    t: int
+    c: int
+    z: int
+    position: int
+    data_offset: int
+    data_bytes: int
+    ifd_offset: int
+    mark: int
+    crc: int
+    reserved: int
+
+
+class Page(NamedTuple):
+    """One page of a file that was read and found right."""
+
+    record: Record
+    counts: tuple[int, ...]
+    link_at: int
+    end: int
+    next: int
+
+
+def align(offset: int) -> int:
+    """Return the next multiple of 8."""
+    return (offset + 7) & ~7
+
+
+class Pages:
+    """Builds, and checks, the pages of one geometry."""
+
+    def __init__(self, geometry: Geometry, dataset: bytes) -> None:
+        self.geometry = geometry
+        self.dataset = dataset
+        dtype = np.dtype(geometry.dtype)
+        height, width = geometry.shape
+        self._before = b"".join(
+            _ENTRY.pack(*entry)
+            for entry in (
+                (256, 4, 1, width),
+                (257, 4, 1, height),
+                (258, 3, 1, dtype.itemsize * 8),
+                (259, 3, 1, COMPRESSIONS[geometry.compression]),
+                (262, 3, 1, 1),
+            )
+        )
+        self._between = _ENTRY.pack(277, 3, 1, 1) + _ENTRY.pack(278, 4, 1, geometry.rows_per_strip)
+        self._after = _ENTRY.pack(339, 3, 1, SAMPLE_FORMATS[dtype.kind])
+        self._strips = geometry.strips
+
+    def directory_bytes(self, described: bool) -> int:
+        """Return the length of a directory, its link included."""
+        return _COUNT.size + _ENTRY.size * (12 if described else 11) + _LINK.size
+
+    def link_at(self, ifd: int, described: bool) -> int:
+        """Return where the directory at `ifd` links to the next one."""
+        return ifd + self.directory_bytes(described) - _LINK.size
+
+    def directory(
+        self, record_at: int, ifd: int, strips: tuple[int, int], description: tuple[int, int] | None, following: int
+    ) -> bytes:
+        """Return a directory; `strips` are the values of tags 273 and 279, `description` count and offset of tag 270."""
+        offsets, counts = strips
+        number = self._strips
+        return b"".join(
+            (
+                _COUNT.pack(11 if description is None else 12),
+                self._before,
+                b"" if description is None else _ENTRY.pack(270, 2, *description),
+                _ENTRY.pack(273, 16, number, offsets),
+                self._between,
+                _ENTRY.pack(279, 16, number, counts),
+                self._after,
+                _ENTRY.pack(RECORD_TAG, 1, RECORD.size, record_at),
+                _LINK.pack(following),
+            )
+        )
+
+    def build(
+        self,
+        ordinal: int,
+        meta: FrameMeta,
+        data_offset: int,
+        counts: tuple[int, ...],
+        mark: int,
+        description: tuple[int, int] | None = None,
+    ) -> tuple[int, bytes]:
+        """Return where the page's directory is, and all that follows its pixels."""
+        data_bytes = sum(counts)
+        data_end = data_offset + data_bytes
+        tables_at = align(data_end)
+        if self._strips == 1:
+            tables, strips = b"", (data_offset, data_bytes)
+        else:
+            tables = _tables(data_offset, counts)
+            strips = (tables_at, tables_at + 8 * self._strips)
+        record_at = tables_at + len(tables)
+        length = RECORD.size + self.directory_bytes(description is not None)
+        if record_at // BLOCK != (record_at + length - 1) // BLOCK:
+            record_at = (record_at // BLOCK + 1) * BLOCK
+        ifd = record_at + RECORD.size
+        fields = (MAGIC, self.dataset, ordinal, *meta, data_offset, data_bytes, ifd, mark)
+        record = RECORD.pack(*fields, 0, 0)[:-8]
+        crc = zlib.crc32(tables, zlib.crc32(record))
+        gap = record_at - tables_at - len(tables)
+        return ifd, b"".join(
+            (
+                bytes(tables_at - data_end),
+                tables,
+                bytes(gap),
+                record,
+                _CRC.pack(crc, 0),
+                self.directory(record_at, ifd, strips, description, 0),
+            )
+        )
+
+    def parse(self, data: bytes, tables: bytes, described: bool) -> tuple[Record, tuple[int, ...], int]:
+        """Return record, bytes of each strip and link of a page, or raise ValueError if it is not as it was written.
+
+        `data` begins with the record; `tables` are the offsets and counts of the strips, where there are several.
+        """
+        size = RECORD.size + self.directory_bytes(described)
+        if len(data) < size:
+            raise ValueError("it is cut")
+        record = Record(*RECORD.unpack_from(data))
+        if record.magic != MAGIC or record.dataset != self.dataset:
+            raise ValueError("it has no record of this data set")
+        if record.crc != zlib.crc32(tables, zlib.crc32(data[: RECORD.size - 8])):
+            raise ValueError("its record is damaged")
+        directory = data[RECORD.size : size]
+        description = find_entry(directory, 270) if described else None
+        if self._strips == 1:
+            counts: tuple[int, ...] = (record.data_bytes,)
+            strips = (record.data_offset, record.data_bytes)
+        else:
+            counts = struct.unpack(f"<{self._strips}Q", tables[8 * self._strips :])
+            if sum(counts) != record.data_bytes or tables != _tables(record.data_offset, counts):
+                raise ValueError("its table of strips is damaged")
+            at = align(record.data_offset + record.data_bytes)
+            strips = (at, at + 8 * self._strips)
+        following = int(_LINK.unpack(directory[-_LINK.size :])[0])
+        record_at = record.ifd_offset - RECORD.size
+        if directory != self.directory(record_at, record.ifd_offset, strips, description, following):
+            raise ValueError("its directory is damaged")
+        if self.geometry.compression == "none" and record.data_bytes != self.geometry.frame_bytes:
+            raise ValueError("its size is wrong")
+        return record, counts, following
+
+
+def _tables(data_offset: int, counts: tuple[int, ...]) -> bytes:
+    offsets = [data_offset]
+    for count in counts[:-1]:
+        offsets.append(offsets[-1] + count)
+    return struct.pack(f"<{2 * len(counts)}Q", *offsets, *counts)
+
+
+def entries(directory: bytes) -> dict[int, tuple[int, int, int]]:
+    """Return tag → (type, count, value) of a directory that begins with its number of entries."""
+    number = int(_COUNT.unpack_from(directory)[0])
+    if number > 64 or len(directory) < _COUNT.size + number * _ENTRY.size:
+        raise ValueError("it has no directory")
+    found = (_ENTRY.unpack_from(directory, _COUNT.size + k * _ENTRY.size) for k in range(number))
+    return {tag: (kind, count, value) for tag, kind, count, value in found}
+
+
+def find_entry(directory: bytes, tag: int) -> tuple[int, int]:
+    """Return count and value of a tag, or raise ValueError."""
+    try:
+        _, count, value = entries(directory)[tag]
+    except KeyError:
+        raise ValueError(f"it has no tag {tag}") from None
+    return count, value
+
+
+def entry_at(directory: bytes, tag: int) -> int:
+    """Return the offset of a tag's entry within its directory."""
+    return _COUNT.size + list(entries(directory)).index(tag) * _ENTRY.size
+
+
+def geometry_of(directory: bytes, where: str) -> Geometry:
+    """Return the geometry that a directory states, or raise DatasetError."""
+    found = entries(directory)
+    try:
+        value = {tag: found[tag][2] for tag in (256, 257, 258, 259, 278, 339)}
+        kind = {number: letter for letter, number in SAMPLE_FORMATS.items()}[value[339]]
+        dtype = np.dtype(f"{kind}{value[258] // 8}").name
+        compression = {number: name for name, number in COMPRESSIONS.items()}[value[259]]
+        geometry = plan_geometry((value[257], value[256]), dtype, compression)
+    except (KeyError, TypeError, ConfigError):
+        raise DatasetError(f"{where}: its first directory is damaged, or not one of Mutoscope") from None
+    rows = value[278]
+    if not 0 < rows <= geometry.shape[0] or (compression == "none" and rows != geometry.shape[0]):
+        raise DatasetError(f"{where}: its first directory is damaged, or not one of Mutoscope")
+    return Geometry(geometry.shape, dtype, compression, rows)
+
+
+def mark_of(pixels: NDArray[Any]) -> int:
+    """Return the sum of one 8-byte word from every 4096 bytes of a contiguous array: it tells pages that were lost."""
+    count = (pixels.nbytes + BLOCK - 8) // BLOCK
+    if count == 0:
+        return 0
+    words: NDArray[np.uint64] = np.ndarray(count, _WORD, pixels, 0, (BLOCK,))
+    return int(np.add.reduce(words))

@@ -1,0 +1,458 @@
+"""The writer of an OME-TIFF stream: each frame is a page that is whole before anything leads to it."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mutoscope.model._faults import kill_point
+from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DatasetExistsError
+from mutoscope.storage import _files, _seal, _sync
+from mutoscope.storage import _layout as _common
+from mutoscope.storage._latency import LatencyHistogram
+from mutoscope.storage.ome_tiff import _description, _layout
+from mutoscope.storage.ome_tiff._codec import Encoder
+from mutoscope.storage.ome_tiff._dataset import MAX_POSITION, Lock, Names, Sidecar, change_sidecar
+from mutoscope.storage.ome_tiff._layout import FrameMeta, Geometry, Pages
+from mutoscope.storage.ome_tiff._pagefile import PageFile, open_regular
+from mutoscope.storage.ome_tiff._repair import FileState, place_planes, repair, show_live_description
+from mutoscope.storage.writer import (
+    _PLANE,
+    _UNKNOWN_PLANE,
+    Durability,
+    FrameStreamWriter,
+    Receipt,
+    _pack_plane,
+    check_durability,
+)
+
+__all__ = ["OmeTiffWriter", "open_tiff_writer"]
+
+_MAX_ID = 2**64 - 1
+_MAX_OPEN = 64
+_MAX_BUFFERS = 512
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_tiff_writer(
+    path: str | os.PathLike[str],
+    *,
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    name: str = "camera",
+    pixel_size_um: float | None = None,
+    rate_hz: float | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    durability: Durability = "process",
+    compression: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> OmeTiffWriter:
+    """Make an OME-TIFF stream, or go on with one, and open its writer.
+
+    The parameters and errors are those of `mutoscope.storage.open_writer`. The sidecar is made at once, the file with the
+    first frame: a TIFF without pages is not valid.
+    """
+    check_durability(durability)
+    if overwrite and resume:
+        raise ConfigError("choose either overwrite or resume")
+    _common.check_camera_name(name)
+    for what, value in (("pixel_size_um", pixel_size_um), ("rate_hz", rate_hz)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{what} is a positive number or None, not {value!r}")
+    geometry = _layout.plan_geometry(shape, dtype, compression)
+    encoder = Encoder(geometry) if geometry.compression != "none" else None
+    try:
+        extra = _seal.checked_attributes(attributes or {})
+        own = sorted({"format", "dataset", "compression", "shape", "dtype", "pixel_size_um", "rate_hz"} & set(extra))
+        if own:
+            raise ConfigError(f"these attributes belong to the layout and cannot be set: {', '.join(own)}")
+        size = None if pixel_size_um is None else float(pixel_size_um)
+        rate = None if rate_hz is None else float(rate_hz)
+        sidecar = Sidecar.new(geometry, name, size, rate, extra)
+        sidecar.encode()
+        names = Names(path)
+        try:
+            names.folder.mkdir(parents=True, exist_ok=True)
+            lock = Lock(names)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise ConfigError(f"{names.path}: cannot be made ({error.strerror})") from error
+        try:
+            names.remove_parts()
+            states = _begin(names, sidecar, geometry, extra, overwrite=overwrite, resume=resume)
+            lock.reserve()
+            return OmeTiffWriter(names, lock, encoder, geometry, states, durability)
+        except BaseException:
+            lock.release()
+            raise
+    except BaseException:
+        if encoder is not None:
+            encoder.close()
+        raise
+
+
+def _begin(
+    names: Names, sidecar: Sidecar, geometry: Geometry, extra: Mapping[str, Any], *, overwrite: bool, resume: bool
+) -> list[FileState]:
+    """Make the sidecar, or take up what is there; the caller holds the lock."""
+    present = names.present()
+    taken = bool(present) or os.path.lexists(names.sidecar)
+    if taken and not overwrite and not resume:
+        raise DatasetExistsError(f"{names.path}: exists already; choose another name, or say overwrite or resume")
+    if taken and overwrite:
+        _remove(names, present)
+    if not taken or overwrite:
+        sidecar.write(names)
+        return []
+    states, _ = repair(names)
+    old = Sidecar.read(names)
+    assert old is not None  # repair makes it
+    kept = old.geometry()
+    if (kept.shape, kept.dtype, kept.compression) != (geometry.shape, geometry.dtype, geometry.compression):
+        raise ConfigError(
+            f"{names.path}: holds frames of {kept.shape} {kept.dtype}, compression {kept.compression!r}: "
+            "frames of another kind need a new name"
+        )
+    runs = old.own.get("earlier_runs")
+    earlier = {key: old.own[key] for key in old.own if key in ("ledger", "settings", *extra)}
+    runs = [*(runs if isinstance(runs, list) else []), earlier]
+    change_sidecar(names, {"state": "open", "ledger": None, **extra, "earlier_runs": runs})
+    return states
+
+
+def _remove(names: Names, present: Mapping[int, Path]) -> None:
+    """Remove a data set that is to be replaced, and nothing that is not one."""
+    for path in present.values():
+        try:
+            fd = open_regular(path)
+        except DatasetError as error:
+            raise ConfigError(f"{error}, so it is not replaced") from error
+        try:
+            beginning = os.pread(fd, 4, 0)
+        finally:
+            os.close(fd)
+        if beginning and beginning not in _TIFF_BEGINNINGS:
+            raise ConfigError(f"{path}: is not a TIFF, so it is not replaced")
+    if os.path.lexists(names.sidecar):
+        try:
+            Sidecar.read(names)
+        except DatasetError as error:
+            raise ConfigError(f"{error}, so it is not replaced") from error
+    for path in reversed(list(present.values())):
+        path.unlink(missing_ok=True)
+        kill_point("tiff.overwrite.removed")
+
+
+@dataclass
+class _Open:
+    """Where the next page of a file goes."""
+
+    path: Path
+    fd: int
+    count: int
+    ordinal: int
+    end: int
+    link_at: int
+    size_t_at: int
+    placed: bool
+
+
+class OmeTiffWriter(FrameStreamWriter):
+    """Appends the frames of one camera to an OME-TIFF, one file for each stage position. Made by `open_writer`.
+
+    Not thread-safe: one thread appends. A second writer of the same data set, in any process, is refused. It is a context
+    manager; leaving it closes the data set in order. A receipt's position counts all frames of the data set.
+    """
+
+    def __init__(  # the parts of the account are the base's; nothing of its files is used, so its set-up is not either
+        self,
+        names: Names,
+        lock: Lock,
+        encoder: Encoder | None,
+        geometry: Geometry,
+        states: list[FileState],
+        durability: Durability,
+    ) -> None:
+        sidecar = Sidecar.read(names)
+        assert sidecar is not None
+        self.path = names.path
+        self.shape = geometry.shape
+        self.dtype = geometry.dtype
+        self._names = names
+        self._lock = lock
+        self._encoder = encoder
+        self._geometry = geometry
+        self._sidecar = sidecar
+        self._pages = Pages(geometry, sidecar.dataset)
+        self._numpy_dtype = geometry.numpy_dtype
+        self._frame_bytes = geometry.frame_bytes
+        self._closed = False
+        self._broken: OSError | None = None
+        self._latency = LatencyHistogram()
+        self._frames = self._failed = 0
+        self._syncer = None
+        self._open_files: OrderedDict[int, _Open] = OrderedDict()
+        self._files: dict[int, _Open] = {}
+        for state in states:
+            self._files[state.position] = self._take_up(state)
+        self._count = sum(state.count for state in states)
+        self._last = max((state.last_id for state in states), default=0)
+        if durability == "power":
+            self._syncer = _sync.Syncer(self._in_use)
+            self._syncer.add([names.folder, names.sidecar, *(file.path for file in self._files.values())])
+            self._syncer.start(self._count)
+
+    def _take_up(self, state: FileState) -> _Open:
+        fd = open_regular(state.path, os.O_RDWR)
+        try:
+            with _files.translated(state.path):
+                file = PageFile(fd, state.path, self._pages.dataset)
+                if file.geometry != self._geometry:
+                    raise ConfigError(f"{state.path}: its strips have other sizes than this version writes; use a new name")
+                show_live_description(file, state.count)
+        finally:
+            os.close(fd)
+        last = state.last
+        return _Open(
+            state.path, -1, state.count, last.record.ordinal + 1, state.end, last.link_at, file.size_t_at, state.placed
+        )
+
+    # ------------------------------------------------------------------ appending
+
+    def append(
+        self,
+        array: NDArray[Any],
+        *,
+        frame_id: int | None = None,
+        tick: int = 0,
+        monotonic_ns: int = 0,
+        utc_ns: int = 0,
+        exposure_ms: float = math.nan,
+        index: Any = None,
+    ) -> Receipt:
+        """Store one frame, as `FrameStreamWriter.append` does. `index.position` chooses the file."""
+        began = time.perf_counter_ns()
+        if self._closed:
+            raise ClosedError(f"{self.path}: this writer is closed")
+        if (
+            type(array) is not np.ndarray
+            or array.shape != self.shape
+            or array.dtype != self._numpy_dtype
+            or not array.flags.c_contiguous
+        ):
+            array = self._conform(array)
+        last = self._last
+        if frame_id is None:
+            frame_id = last + 1
+        if not last < frame_id <= _MAX_ID:
+            raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
+        syncer = self._syncer
+        failure = self._broken or (syncer.error if syncer is not None else None)
+        if failure is not None:
+            raise DatasetError(f"{self.path}: the device failed to store earlier frames ({failure})") from failure
+        try:
+            plane = _PLANE.unpack(_UNKNOWN_PLANE if index is None else _pack_plane(index) or _UNKNOWN_PLANE)
+        except (struct.error, AttributeError, TypeError) as error:
+            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+        meta = FrameMeta(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, *plane)
+        position = meta.position if meta.position > 0 else 0
+        if position > MAX_POSITION:
+            raise ConfigError(f"{self.path}: position {position} of frame {frame_id} is above {MAX_POSITION}")
+        buffers, counts, mark = self._encoded(array)
+        try:
+            file = self._files.get(position)
+            if file is None:
+                self._create(position, meta, buffers, counts, mark)
+            else:
+                self._add(file, position, meta, buffers, counts, mark)
+        except struct.error as error:
+            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+        except OSError as error:
+            self._failed += 1
+            with _files.translated(self.path):
+                raise error
+        number = self._count
+        self._count = number + 1
+        self._last = frame_id
+        self._frames += 1
+        self._latency.add(time.perf_counter_ns() - began)
+        return Receipt(number, frame_id, syncer)
+
+    def _encoded(self, array: NDArray[Any]) -> tuple[list[Any], tuple[int, ...], int]:
+        if self._encoder is None:
+            return [array], (self._frame_bytes,), _layout.mark_of(array)
+        strips, mark = self._encoder(array)
+        counts = tuple(map(len, strips))
+        return (strips if len(strips) <= _MAX_BUFFERS else [b"".join(strips)]), counts, mark
+
+    def _add(self, file: _Open, position: int, meta: FrameMeta, buffers: list[Any], counts: tuple[int, ...], mark: int) -> None:
+        fd = self._opened(position, file)
+        ifd, tail = self._pages.build(file.ordinal, meta, file.end, counts, mark)
+        length = sum(counts) + len(tail)
+        try:
+            _write(fd, [*buffers, tail], file.end, length)
+        except OSError:
+            os.ftruncate(fd, file.end)  # gives the room back
+            raise
+        kill_point("tiff.append.page_written")
+        linked = file.link_at
+        os.pwrite(fd, ifd.to_bytes(8, "little"), linked)
+        kill_point("tiff.append.linked")
+        try:
+            os.pwrite(fd, b"%0*d" % (_description.SIZE_T_DIGITS, file.count + 1), file.size_t_at)
+        except OSError as error:
+            self._take_back(fd, linked, error)
+            raise
+        kill_point("tiff.append.counted")
+        file.count += 1
+        file.ordinal += 1
+        file.end = _layout.align(file.end + length)
+        file.link_at = self._pages.link_at(ifd, False)
+        file.placed |= meta.c >= 0 or meta.z >= 0
+
+    def _take_back(self, fd: int, linked: int, error: OSError) -> None:
+        """Unlink a page that could not be counted; a device that refuses that too is not written to any more."""
+        try:
+            os.pwrite(fd, bytes(8), linked)
+        except OSError:
+            self._broken = error
+
+    def _create(self, position: int, meta: FrameMeta, buffers: list[Any], counts: tuple[int, ...], mark: int) -> None:
+        """Make a file with its first frame: built aside, then renamed into place."""
+        path = self._names.position(position)
+        name = self._sidecar.own["camera"] + (f" p{position}" if position else "")
+        size, rate = self._sidecar.number("pixel_size_um"), self._sidecar.number("rate_hz")
+        text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
+        start = _layout.align(_layout.DESCRIPTION_AT + len(text))
+        described = (len(text), _layout.DESCRIPTION_AT)
+        ifd, tail = self._pages.build(0, meta, start, counts, mark, described)
+        head = _layout.HEADER + ifd.to_bytes(8, "little") + text
+        part = self._names.part()
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            length = start + sum(counts) + len(tail)
+            _write(fd, [head.ljust(start, b"\0"), *buffers, tail], 0, length)
+            kill_point("tiff.create.written")
+            if self._syncer is not None:
+                os.fdatasync(fd)
+            os.rename(part, path)
+        except BaseException:
+            os.close(fd)
+            part.unlink(missing_ok=True)
+            raise
+        kill_point("tiff.create.placed")
+        file = _Open(
+            path,
+            fd,
+            1,
+            1,
+            _layout.align(length),
+            self._pages.link_at(ifd, True),
+            _description.size_t_at(text),
+            meta.c >= 0 or meta.z >= 0,
+        )
+        self._files[position] = file
+        self._keep_open(position, file)
+        if self._syncer is not None:
+            self._syncer.add([path, self._names.folder])
+
+    # ------------------------------------------------------------------ descriptors
+
+    def _opened(self, position: int, file: _Open) -> int:
+        if file.fd < 0:
+            file.fd = open_regular(file.path, os.O_RDWR)
+            self._keep_open(position, file)
+        elif len(self._open_files) > 1:
+            self._open_files.move_to_end(position)
+        return file.fd
+
+    def _keep_open(self, position: int, file: _Open) -> None:
+        """Count a descriptor among the open ones; the one that was used longest ago goes."""
+        if self._syncer is None:
+            self._open_files[position] = file
+            if len(self._open_files) > _MAX_OPEN:
+                _, oldest = self._open_files.popitem(last=False)
+                os.close(oldest.fd)
+                oldest.fd = -1
+            return
+        with self._syncer.lock:
+            self._open_files[position] = file
+            if len(self._open_files) > _MAX_OPEN:
+                _, oldest = self._open_files.popitem(last=False)
+                self._syncer.retire(oldest.fd)
+                oldest.fd = -1
+
+    def _in_use(self) -> tuple[int, list[int]]:
+        return self._count, [file.fd for file in list(self._open_files.values()) if file.fd >= 0]
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self, ledger: Mapping[str, Any] | None = None) -> None:
+        """End the data set in order: place planes that have a channel or a depth, save state and ledger. Twice is fine.
+
+        Parameters
+        ----------
+        ledger : mapping, optional
+            Saved as ``mutoscope.ledger`` of the sidecar.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room even for that. Every acknowledged frame is stored; `recover` finishes the rest later.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._lock.give_room()
+            for position, file in self._files.items():
+                if file.placed:
+                    with _files.translated(file.path):
+                        place_planes(PageFile(self._opened(position, file), file.path), self._sidecar)
+            change: dict[str, Any] = {"state": "closed", "frames": self._count}
+            if ledger is not None:
+                change["ledger"] = dict(ledger)
+            kill_point("tiff.close.described")
+            change_sidecar(self._names, change)
+            kill_point("tiff.close.state")
+            if self._syncer is not None:
+                self._syncer.add([self._names.sidecar, self._names.folder])
+                self._syncer.sync()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        if self._syncer is not None:
+            self._syncer.close()
+        if self._encoder is not None:
+            self._encoder.close()
+        for file in self._open_files.values():
+            os.close(file.fd)
+            file.fd = -1
+        self._open_files.clear()
+        self._lock.release()
+
+
+def _write(fd: int, buffers: list[Any], offset: int, total: int) -> None:
+    """Write buffers of `total` bytes one after the other. OSError if not all can be written."""
+    done = os.pwritev(fd, buffers, offset)
+    if done == total:
+        return
+    for buffer in buffers:  # cut by a signal, the system's limit, or a full disk, which the next write tells
+        view = memoryview(buffer).cast("B")
+        if done < view.nbytes:
+            _files.write_all(fd, view[done:], offset + done)
+            done = view.nbytes
+        done -= view.nbytes
+        offset += view.nbytes
