@@ -47,6 +47,8 @@ MIN_SLOTS = 16
 START_MARGIN_S = 10.0
 PROGRESS_S = 0.1
 FOREVER_S = 1e9
+DURABILITIES = ("process", "power")
+RESERVED = ("program", "supervisor")
 
 observers: list[Callable[[Scope], None]] = []
 """Called with each scope that has just started (the terminal display adds itself here)."""
@@ -206,7 +208,18 @@ class Scope:
             raise ConfigError(f"ring_seconds must be more than 0, not {ring_seconds}")
         if ring_slots is not None and ring_slots < MIN_SLOTS:
             raise ConfigError(f"ring_slots must be at least {MIN_SLOTS}, not {ring_slots}")
+        if reserve_bytes < 0:
+            raise ConfigError(f"reserve_bytes must be 0 or more, not {reserve_bytes}")
+        if durability not in DURABILITIES:
+            raise ConfigError(f"durability is {' or '.join(map(repr, DURABILITIES))}, not {durability!r}")
+        limits = {"hang_report_s": hang_report_s, "recorder_hang_s": recorder_hang_s, "setup_timeout_s": setup_timeout_s}
+        for limit, value in limits.items():
+            if not value > 0:
+                raise ConfigError(f"{limit} must be more than 0, not {value}")
         self._cameras = dict(cameras or ({"camera": camera} if camera is not None else {}))
+        for name in (*self._cameras, *(sources or {})):
+            if not (isinstance(name, str) and name):
+                raise ConfigError(f"the name of a camera is text, not {name!r}")
         for name, each in self._cameras.items():
             if not isinstance(each, Camera):
                 raise ConfigError(f"camera {name!r} is {each!r}, not a mutoscope.cameras.Camera")
@@ -385,8 +398,11 @@ class Scope:
         CameraError
             If a camera refuses, or is out of restarts; those started before it are stopped.
         """
+        if frames is not None and not isinstance(frames, int | np.integer):
+            raise ConfigError(f"frames must be a whole number, not {frames!r}")
         if frames is not None and frames < 1:
             raise ConfigError(f"frames must be at least 1, not {frames}")
+        frames = None if frames is None else int(frames)
         self._check_space(frames, seconds, cameras)
         number: int = self._ask(control.StartAcquisition(frames=frames, streams=tuple(cameras)), timeout_s=60.0)
         return number
@@ -581,7 +597,9 @@ class Scope:
         ]
         names = [spec.name for spec in specs]
         for name in names:
-            if names.count(name) > 1 or name in ("program", "supervisor"):
+            if name in RESERVED:
+                raise ConfigError(f"the name {name!r} is taken: give the worker another with WorkerSettings(…, name=…)")
+            if names.count(name) > 1:
                 raise ConfigError(
                     f"two workers have the name {name!r}: give one of them another with WorkerSettings(…, name=…)"
                 )
@@ -594,6 +612,9 @@ class Scope:
             )
             for spec in specs
         ]
+        for spec in specs:
+            if spec.moves and spec.restart.mode == "always":
+                raise ConfigError(f"{spec.name} can move: its restart mode is 'consent' or 'never', not 'always'")
         hang_report_s, recorder_hang_s, setup_timeout_s = self._limits
         return ScopeSpec(
             name=self.path.name if self.path is not None else f"scope-{os.getpid()}",

@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -48,14 +48,14 @@ class WorkerHost:
         self.status = Status.from_handle(spec.status_meta, spec.status_fds)
         self.row = self.status.row(spec.status_row)
         self.bell = _os.create_bell()
-        self._ready = self._failed = False
+        self._begun = self._ready = self._failed = False
         self._table_keys: Counter[str] = Counter()
         self._readers: list[FrameReader] = []
         self._tables: list[TableReader | TableWriter] = []
         self._writers: list[FrameWriter] = []
         self.endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), self.name)
+        self.endpoint.serve(worker)  # first: its class is the owner of its commands
         self.endpoint.serve(self)
-        self.endpoint.serve(worker)
 
     # -- asked by the supervisor
 
@@ -64,6 +64,7 @@ class WorkerHost:
         self.info, self.state = command.info, command.state
         self.endpoint.subscribe(control.StateChanged, self._state_changed)
         self.endpoint.subscribe(control.TablesChanged, self._tables_changed)
+        self._begun = True
         try:
             if self.worker.moves and self.incarnation > 1:
                 self.worker.safe_state()
@@ -213,8 +214,10 @@ class WorkerHost:
         return 75 if self.endpoint.peer_closed else 0
 
     def _rest(self) -> None:
-        self.worker.safe_state()
-        self.worker.teardown()
+        if self._begun:
+            self.worker.safe_state()
+        if self._ready:
+            self.worker.teardown()
 
     def close(self) -> None:
         """Close readers, tables and the bus."""

@@ -159,7 +159,7 @@ class SetUp(Command, name="scope.set_up"):
 
 
 class StartStream(Command, name="scope.start_stream"):
-    """Take frames until `last_id` is published (0: until stopped); `first_id` is the first of this acquisition, number `run`."""
+    """Take frames until `last_id` is published (0: until stopped); `first_id` is the first of acquisition number `run`."""
 
     stream: str
     run: int

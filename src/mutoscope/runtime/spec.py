@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from mutoscope.model.errors import ConfigError
+
 __all__ = [
     "ChildSpec",
     "RecordSpec",
@@ -18,6 +20,8 @@ __all__ = [
     "SupervisorSpec",
     "WorkerSpec",
 ]
+
+RESTART_MODES = ("always", "never", "consent")
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +44,13 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     within_s: float = 60.0
     backoff_s: float = 0.02
     backoff_max_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in RESTART_MODES:
+            raise ConfigError(f"a restart's mode is always, never or consent, not {self.mode!r}")
+        if self.limit < 0 or not self.within_s > 0 or not 0 <= self.backoff_s <= self.backoff_max_s:
+            rule = "limit is 0 or more, within_s more than 0, backoff_s 0 or more and at most backoff_max_s"
+            raise ConfigError(f"of a restart, {rule}, not {self}")
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
