@@ -210,6 +210,12 @@ class _Tiff(Dataset):
         self._pages = series.pages
         if self._offset is None and len(self._pages) != count:
             raise DatasetError(f"{path}: has {len(self._pages)} pages for {count} planes")
+        size = math.prod(self._plane_shape) * self._dtype.itemsize
+        end = series.dataoffset + count * size if series.dataoffset is not None else _end_of(self._pages[-1])
+        if end > self._file.filehandle.size:
+            raise DatasetError(
+                f"{path}: is cut off: its last plane would end at byte {end:,} of {self._file.filehandle.size:,}"
+            )
         frame = (*self._plane_shape[1:], self._plane_shape[0]) if self._planar else self._plane_shape
         self.facts = _facts(
             path,
@@ -244,6 +250,13 @@ class _Tiff(Dataset):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _end_of(page: Any) -> int:
+    """Return where the pixels of a TIFF page end in its file, in bytes."""
+    if page is None or not len(page.dataoffsets):
+        return 0
+    return int(max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)))
 
 
 def _tiff_pixel_size(file: Any) -> float | None:
