@@ -6,6 +6,7 @@ import ast
 import math
 import operator
 import os
+import tokenize
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -21,9 +22,9 @@ _MAX_HEADER = 1 << 20
 _LONG_NAMES = 60_000
 _DAMAGE = (
     *(ValueError, TypeError, LookupError, SyntaxError, RecursionError, OverflowError, MemoryError, AttributeError),
-    *(EOFError, UserWarning),
+    *(EOFError, tokenize.TokenError, Warning),
 )
-"""What NumPy raises for a header that is none; the last where warnings are errors."""
+"""What NumPy raises for a header that is none; Warning where warnings are errors."""
 
 
 @dataclass(frozen=True)
