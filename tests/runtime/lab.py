@@ -124,6 +124,16 @@ class Idler(ms.Worker):
             self.quit("asked again")
 
 
+class Misbehaving(ms.Event):
+    """Said before something from which there is no return."""
+
+    who: str
+
+
+class Bystander(ms.Worker):
+    """Does nothing and handles nothing."""
+
+
 class Rogue(Idler):
     """Misbehaves in its step."""
 
@@ -139,6 +149,8 @@ class Rogue(Idler):
             os._exit(3)
         if how == "segfault":
             ctypes.string_at(0)
+        if how in ("spin", "block"):
+            self.publish(Misbehaving(who=self.name))
         if how == "spin":
             while True:
                 pass
@@ -201,4 +213,4 @@ class Stage(Idler):
         self._write("safe")
 
 
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations", "FrameTimeoutError")]
+__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations",)]

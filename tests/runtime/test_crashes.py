@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab import Idler, Look, Misbehave, Rogue, camera, status_of, until
+from lab import Bystander, Idler, Look, Misbehave, Rogue, camera, status_of, until
 
 import mutoscope as ms
 from mutoscope.model.errors import CameraError, PeerDiedError, RemoteError
@@ -99,7 +99,7 @@ def test_a_setup_that_fails_stops_the_start(
     worker: type[ms.Worker], error: type[Exception], words: str, tmp_path: Path, nothing_left: str
 ) -> None:
     path = tmp_path / "run.ome.zarr"
-    scope = ms.Scope(camera=camera(), workers=[worker, Idler], record=path, reserve_bytes=0)
+    scope = ms.Scope(camera=camera(), workers=[worker, Bystander], record=path, reserve_bytes=0)
     with pytest.raises(error, match=words) as caught:
         scope.start()
     assert "in setup" in (caught.value.remote_traceback or "")  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def test_a_setup_that_fails_stops_the_start(
 
 def test_a_setup_that_fails_after_a_restart_is_tried_as_the_policy_says() -> None:
     worker = ms.WorkerSettings(FailsInSecondSetup, restart=Restart(limit=2))
-    with ms.Scope(workers=[worker, Idler]) as scope:
+    with ms.Scope(workers=[worker, Bystander]) as scope:
         scope.send(Misbehave(how="raise"), to="FailsInSecondSetup")
         until(lambda: status_of(scope, "FailsInSecondSetup").state == "failed")
         status = status_of(scope, "FailsInSecondSetup")
@@ -118,7 +118,7 @@ def test_a_setup_that_fails_after_a_restart_is_tried_as_the_policy_says() -> Non
         assert "the second time is different" in status.last_error
         assert scope.running
         with pytest.raises(PeerDiedError):
-            scope.request(Look(attribute="name"), to="FailsInSecondSetup")
+            scope.request(Look(attribute="name"))
     assert scope.result is not None
     [error] = scope.result.errors
     assert "FailsInSecondSetup" in error

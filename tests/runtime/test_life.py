@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from lab import (
     PATIENT,
+    Bystander,
     EveryFrame,
     Everywhere,
     Idler,
@@ -33,7 +34,7 @@ from mutoscope.model.errors import CommandTimeoutError, ScopeStateError
 from mutoscope.runtime import control
 
 
-class TableOwner(Idler):
+class TableOwner(ms.Worker):
     """Creates its table only when it is told to."""
 
     @ms.handles(SetGain)
@@ -61,12 +62,12 @@ class TableFan(Idler):
 
 def test_something_that_moves_is_not_restarted_without_consent(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
-    with ms.Scope(workers=[ms.WorkerSettings(Stage, settings={"diary": str(diary)}), Idler]) as scope:
+    with ms.Scope(workers=[ms.WorkerSettings(Stage, settings={"diary": str(diary)}), Bystander]) as scope:
         assert diary.read_text().split() == ["setup"]
         kill(scope, "Stage")
         until(lambda: status_of(scope, "Stage").state == "needs consent")
-        with pytest.raises(ScopeStateError, match="Idler is running; there is nothing to consent to"):
-            scope.allow_restart("Idler")
+        with pytest.raises(ScopeStateError, match="Bystander is running; there is nothing to consent to"):
+            scope.allow_restart("Bystander")
         assert status_of(scope, "Stage").pid == 0
         assert diary.read_text().split() == ["setup"]
         scope.allow_restart("Stage")

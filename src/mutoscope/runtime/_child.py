@@ -201,6 +201,10 @@ class WorkerHost:
                 except FrameTimeoutError:
                     row.timeouts += 1
                     row.timeouts_consecutive += 1
+                except (PeerDiedError, ClosedError):
+                    if not self._is_orphaned():
+                        raise
+                    break  # the supervisor is gone, and its rings and tables with it
                 else:
                     row.timeouts_consecutive = 0
                     row.frames += 1
@@ -212,6 +216,11 @@ class WorkerHost:
             sys.stderr.write(f"mutoscope: {self.name} ends: the supervisor is gone\n")
         self._rest()
         return 75 if self.endpoint.peer_closed else 0
+
+    def _is_orphaned(self) -> bool:
+        """Look once more whether the supervisor is gone: its rings may say so before the bus does."""
+        self.endpoint.pump(EOF_S)
+        return self.endpoint.peer_closed
 
     def _rest(self) -> None:
         if self._begun:

@@ -108,7 +108,7 @@ class Crew:
             self._set_up(member)
         elif all(worker in self._manifests for worker in self.members):
             try:
-                self._desk.hub.check_routes(self._manifests)
+                self._desk.hub.check_routes({name: self._manifests[name] for name in self.members})
                 self._owner.all_introduced()
             except (MutoscopeError, OSError) as error:
                 self._owner.fail_start(error)

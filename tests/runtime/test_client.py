@@ -1,0 +1,218 @@
+"""The user's program's side: whatever goes wrong in it, or to its supervisor, nothing is left and the error says what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab import Idler, Looker, Misbehave, camera, kill, status_of, until
+
+import mutoscope as ms
+from mutoscope.bench.faults import left_behind, marked_processes
+from mutoscope.model.errors import CommandTimeoutError, PeerDiedError, ScopeStateError
+from mutoscope.runtime import Restart, processes
+
+
+class SlowSetup(ms.Worker):
+    def setup(self) -> None:
+        end = time.monotonic() + 60.0
+        while time.monotonic() < end and not self.stopping:
+            time.sleep(0.01)
+
+
+class Doze(ms.Command):
+    pass
+
+
+class SlowHandler(ms.Worker):
+    @ms.handles(Doze)
+    def doze(self, command: Doze) -> None:
+        time.sleep(30.0)
+
+
+class LaserOnFire(ms.Event):
+    celsius: float
+
+
+def kill_soon(pid: int, after_s: float) -> threading.Thread:
+    """Kill a process from another thread."""
+
+    def act() -> None:
+        time.sleep(after_s)
+        os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda scope: scope.acquire(),
+        lambda scope: (scope.start_acquisition(), scope.wait_acquisition()),
+        lambda scope: scope.request(Doze(), timeout_s=60.0),
+    ],
+    ids=["acquire", "wait_acquisition", "request"],
+)
+def test_the_supervisor_dies_while_the_program_waits(wait: Callable[[ms.Scope], object]) -> None:
+    scope = ms.Scope(camera=camera(), workers=[SlowHandler])
+    scope.start()
+    killer = kill_soon(scope.supervisor_pid, 0.3)
+    with pytest.raises(PeerDiedError, match="the supervisor is gone"):
+        wait(scope)
+    killer.join()
+    until(lambda: not scope.running)
+    with pytest.raises(PeerDiedError, match="the supervisor is gone"):
+        _ = scope.ledger
+    assert scope.status() == []
+    for ask in (lambda: scope.state, lambda: scope.acquire(frames=1), lambda: scope.reader(), scope.stop_acquisition):
+        with pytest.raises(PeerDiedError, match="the supervisor"):
+            ask()
+    scope.close()
+    assert scope.result is not None
+    assert scope.result.exit_reason == "supervisor_lost"
+    assert "was killed by SIGKILL" in scope.result.errors[0]
+    with pytest.raises(ScopeStateError, match="this scope has no ledger: the supervisor was killed"):
+        _ = scope.ledger
+
+
+def test_the_supervisor_dies_during_the_start(nothing_left: str) -> None:
+    scope = ms.Scope(workers=[SlowSetup])
+
+    def murder() -> None:
+        pids = until(lambda: [pid for pid in marked_processes(nothing_left) if _name(pid) == "mutoscope:supervisor"])
+        time.sleep(0.5)
+        os.kill(pids[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=murder)
+    killer.start()
+    with pytest.raises(PeerDiedError, match="the supervisor is gone"):
+        scope.start()
+    killer.join()
+    assert not scope.running
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_a_start_that_takes_too_long_is_given_up() -> None:
+    scope = ms.Scope(workers=[SlowSetup, Idler], setup_timeout_s=1.0)
+    with pytest.raises(CommandTimeoutError, match="SlowSetup"):
+        scope.start()
+    assert not scope.running
+
+
+def test_ctrl_c_during_the_start_leaves_nothing(nothing_left: str) -> None:
+    text = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_client, mutoscope as ms
+if __name__ == "__main__":
+    print("starting", flush=True)
+    ms.Scope(workers=[test_client.SlowSetup]).start()
+"""
+    program = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: any(_name(pid) == "mutoscope:SlowSetup" for pid in marked_processes(nothing_left)))
+        program.send_signal(signal.SIGINT)
+        _, error = program.communicate(timeout=30)
+    finally:
+        program.kill()
+        program.wait()
+    assert "KeyboardInterrupt" in error
+    assert left_behind(nothing_left, 5.0) == []
+
+
+def test_a_supervisor_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    with pytest.raises(PeerDiedError, match="the supervisor is gone"):
+        ms.Scope(workers=[Idler]).start()
+    monkeypatch.setattr(processes.sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError, match="/nowhere/python"):
+        ms.Scope(workers=[Idler]).start()
+
+
+def test_a_program_that_forgets_to_stop_its_scope_ends_it_all_the_same(tmp_path: Path, nothing_left: str) -> None:
+    text = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from lab import *
+if __name__ == "__main__":
+    def forget():
+        scope = ms.Scope(camera=camera(), workers=[Looker], record={str(tmp_path / "run.ome.zarr")!r}, reserve_bytes=0)
+        scope.start()
+        scope.acquire(frames=20)
+    forget()
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert left_behind(nothing_left, 10.0) == []
+    with ms.storage.open_reader(tmp_path / "run.ome.zarr") as reader:
+        assert len(reader) == 20
+        assert (reader.ledger or {})["reason"] == "program_ended"
+
+
+def test_a_worker_that_dies_answers_nobody_any_more() -> None:
+    with ms.Scope(workers=[SlowHandler, ms.WorkerSettings(Idler, restart=Restart(mode="never"))]) as scope:
+        killer = kill_soon(status_of(scope, "SlowHandler").pid, 0.3)
+        with pytest.raises(PeerDiedError, match="SlowHandler did not answer Doze: "):
+            scope.request(Doze(), timeout_s=60.0)
+        killer.join()
+        kill(scope, "Idler")
+        until(lambda: status_of(scope, "Idler").state == "failed")
+        with pytest.raises(PeerDiedError, match="Idler is not running"):
+            scope.send(Misbehave(how=""))
+
+
+def test_events_reach_program_and_workers_with_their_last_value() -> None:
+    heard: list[float] = []
+    with ms.Scope(workers=[Idler]) as scope:
+        scope.publish(LaserOnFire(celsius=900.0))
+        scope.subscribe(LaserOnFire, lambda event: heard.append(event.celsius))
+        until(lambda: heard == [900.0])
+        scope.publish(LaserOnFire(celsius=901.0))
+        until(lambda: heard == [900.0, 901.0])
+
+
+def test_many_threads_may_ask_at_once() -> None:
+    with ms.Scope(camera=camera(), workers=[Looker]) as scope:
+        scope.start_acquisition()
+        answers: list[int] = []
+
+        def ask() -> None:
+            for _ in range(20):
+                answers.append(scope.ledger.produced)
+                scope.status()
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(answers) == 120
+
+
+def test_an_acquisition_waiting_in_a_thread_ends_with_the_scope(tmp_path: Path) -> None:
+    ended: list[object] = []
+    with ms.Scope(camera=camera(), record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:
+        thread = threading.Thread(target=lambda: ended.append(scope.acquire()))
+        thread.start()
+        until(lambda: scope.ledger.stored > 10)
+        scope.stop()
+        thread.join(30.0)
+    [result] = ended
+    assert isinstance(result, ms.app.scope.AcquisitionResult)
+    assert result.reasons == {"camera": "stopped"}
+    assert result.stored == result.produced == {"camera": scope.ledger.stored}
