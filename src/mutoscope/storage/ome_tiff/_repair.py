@@ -133,14 +133,17 @@ def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_p
     if following:
         _files.write_all(fd, bytes(8), last.link_at)
     kill_point("tiff.recover.ended")
+    if set_size_t(file, len(pages)):
+        actions.append(f"SizeT: {len(pages)}")
+    if file.described != _live(file) and (found or damage or not _is_whole(file)):
+        _point(file, *_live(file))
+        actions.append("described by time alone")
+    kill_point("tiff.recover.counted")
     end = file.end_of(last)
     size = os.fstat(fd).st_size
     if size > end:
         os.ftruncate(fd, end)
         actions.append(f"cut {size - end} bytes behind the last frame")
-    if set_size_t(file, len(pages)):
-        actions.append(f"SizeT: {len(pages)}")
-    kill_point("tiff.recover.counted")
     placed = any(page.record.c >= 0 or page.record.z >= 0 for page in pages)
     doubtful = _doubtful(file, pages) if look_at_pixels else []
     return FileState(position, path, len(pages), last, end, last.record.frame_id, placed, doubtful, actions)
@@ -177,8 +180,20 @@ def set_size_t(file: PageFile, count: int) -> bool:
 def show_live_description(file: PageFile, count: int) -> None:
     """Make the first page name the live description, counted first."""
     set_size_t(file, count)
-    _point(file, len(file.description), _layout.DESCRIPTION_AT)
+    _point(file, *_live(file))
     kill_point("tiff.resume.pointed")
+
+
+def _live(file: PageFile) -> tuple[int, int]:
+    return len(file.description), _layout.DESCRIPTION_AT
+
+
+def _is_whole(file: PageFile) -> bool:
+    try:
+        text = file.full_description()
+    except DatasetError:
+        return False
+    return len(text) == file.described[0] and text.startswith(b"<?xml") and text.endswith(b"</OME>\0")
 
 
 def place_planes(file: PageFile, sidecar: Sidecar) -> str | None:
