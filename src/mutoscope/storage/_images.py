@@ -54,7 +54,6 @@ def _is_rgb(array: NDArray[Any]) -> bool:
 
 def check_tiff(array: NDArray[Any]) -> None:
     """Raise ConfigError for an array that a TIFF of this kind cannot hold."""
-    _need("tifffile", "tiff", "TIFF")
     if array.dtype.name not in _TIFF_DTYPES:
         raise ConfigError(f"TIFF has no {array.dtype.name} that others read; .npy holds it")
     if not 2 <= array.ndim <= 5 or not array.size:
@@ -160,7 +159,6 @@ def _damaged(error: BaseException, where: str, what: str) -> Exception:
 
 def check_png(array: NDArray[Any]) -> None:
     """Raise ConfigError for an array that PNG cannot hold."""
-    _need("imageio", "png", "PNG")
     grey = array.ndim == 2 and array.dtype.name in ("uint8", "uint16")
     colour = array.ndim == 3 and array.shape[-1] in (3, 4) and array.dtype == np.uint8
     if not (grey or colour) or not array.size:

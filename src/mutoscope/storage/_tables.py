@@ -43,20 +43,34 @@ def to_structured(data: Any) -> NDArray[Any]:
     if isinstance(data, np.ndarray):
         table = data
     elif type(data).__module__.split(".")[0] == "pandas":
-        table = _from_columns([str(name) for name in data.columns], [data.iloc[:, i].to_numpy() for i in range(data.shape[1])])
+        series = [data.iloc[:, i] for i in range(data.shape[1])]
+        columns = [column.to_numpy() for column in series]
+        names = [str(name) for name in data.columns]
+        _check_whole(names, columns, [getattr(column.dtype, "kind", "O") in "iu" for column in series])
+        table = _from_columns(names, columns)
     else:
         try:
             arrow = import_module("pyarrow")
         except ImportError as error:
             raise BackendUnavailableError("to read an Arrow table: pip install pyarrow") from error
         frame = arrow.table(data)
-        columns = [column.combine_chunks() for column in frame.columns]
-        table = _from_columns(frame.column_names, [column.to_numpy(zero_copy_only=False) for column in columns])
+        columns = [column.to_numpy(zero_copy_only=False) for column in frame.columns]
+        _check_whole(frame.column_names, columns, [arrow.types.is_integer(column.type) for column in frame.columns])
+        table = _from_columns(frame.column_names, columns)
     if table.ndim != 1:
         raise ConfigError(f"a table has one dimension, its rows, not the shape {table.shape}")
     if table.dtype.hasobject:
         raise ConfigError("a table with a column of Python objects cannot be stored")
     return native(table)
+
+
+def _check_whole(names: Sequence[str], columns: Sequence[NDArray[Any]], whole: Sequence[bool]) -> None:
+    """Raise if missing values made numbers with a fraction of whole ones, which large ones do not survive."""
+    for name, column, was_whole in zip(names, columns, whole, strict=True):
+        if was_whole and column.dtype.kind not in "iu":
+            raise ConfigError(
+                f"the column {name!r} lacks whole numbers, for which there is no value: fill them, or make it float"
+            )
 
 
 def _from_columns(names: Sequence[str], columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

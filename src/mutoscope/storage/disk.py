@@ -20,6 +20,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ConfigError
+from mutoscope.model.filenames import ParserLike
 from mutoscope.storage import _formats, _names
 from mutoscope.storage._folder import Folder, missing_error
 from mutoscope.storage.interface import Name, StorageBackend, same_form
@@ -38,7 +39,7 @@ class DiskBackend(StorageBackend):
         As `DataSink`.
     """
 
-    def __init__(self, address: Name | None = None, *, filenames: Any = None, overwrite: bool = False) -> None:
+    def __init__(self, address: Name | None = None, *, filenames: ParserLike | None = None, overwrite: bool = False) -> None:
         if address is None:
             address = Path("mutoscope-data") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         super().__init__(address, filenames=filenames, overwrite=overwrite)
@@ -116,9 +117,9 @@ class DiskBackend(StorageBackend):
         self._check_open()
         try:
             return list(self._folder.entries(key))
-        except NotADirectoryError:
-            raise ConfigError(f"{self}: {key!r} is an item, not a folder") from None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if strict and self._folder.kind_of(key) == "file":
+                raise ConfigError(f"{self}: {key!r} is an item, not a folder") from None
             if key and strict:
                 raise missing_error(self._folder, key) from None
             return []

@@ -23,6 +23,7 @@ from typing import Any, Self, TypeAlias
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetExistsError
+from mutoscope.model.filenames import NameParser, ParserLike, get_parser
 from mutoscope.storage import _formats, _names
 
 __all__ = ["DataSink", "DataSource", "Name", "StorageBackend", "same_form"]
@@ -33,9 +34,9 @@ Name: TypeAlias = str | os.PathLike[str]
 class _Store(ABC):  # noqa: B024 - its two heirs have the abstract methods
     """What sinks and sources have in common: options, and an end."""
 
-    def __init__(self, address: Name | None = None, *, filenames: Any = None, overwrite: bool = False) -> None:
+    def __init__(self, address: Name | None = None, *, filenames: ParserLike | None = None, overwrite: bool = False) -> None:
         self.address = address
-        self.filenames = filenames
+        self.filenames: NameParser | None = None if filenames is None else get_parser(filenames)
         self.overwrite = overwrite
         self._closed = False
 
@@ -72,8 +73,8 @@ class DataSink(_Store):
     ----------
     address : path, optional
         Where the items go.
-    filenames : str, optional
-        How the microscope names its files, for sinks that place items by their names.
+    filenames : str or NameParser, optional
+        How the microscope names its files (`mutoscope.model.filenames`), for those who place items by their names.
     overwrite : bool
         Whether an item of a taken name replaces the one that is there, where a call does not say so itself.
     """

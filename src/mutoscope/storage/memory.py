@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ConfigError, DatasetNotFoundError
+from mutoscope.model.filenames import ParserLike
 from mutoscope.storage import _formats, _names
 from mutoscope.storage.interface import Name, StorageBackend, same_form
 
@@ -51,7 +52,7 @@ class MemoryBackend(StorageBackend):
 
     any_suffix = True
 
-    def __init__(self, address: Name | None = None, *, filenames: Any = None, overwrite: bool = False) -> None:
+    def __init__(self, address: Name | None = None, *, filenames: ParserLike | None = None, overwrite: bool = False) -> None:
         super().__init__(address, filenames=filenames, overwrite=overwrite)
         name = "" if address is None else os.fspath(address).removeprefix(SCHEME)
         if "://" in name:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.model.filenames import ParserLike
 from mutoscope.storage.interface import DataSink, DataSource, Name, StorageBackend
 
 __all__ = ["BACKENDS", "BackendInfo", "BackendSpec", "backends", "find_backend", "open_backend"]
@@ -184,7 +185,9 @@ def _load(claims: list[_Claim]) -> type[DataSink] | type[DataSource]:
     return found
 
 
-def open_backend(backend: str, address: Name | None = None, filenames: Any = None, **options: Any) -> StorageBackend:
+def open_backend(
+    backend: str, address: Name | None = None, filenames: ParserLike | None = None, **options: Any
+) -> StorageBackend:
     """Open a store.
 
     Parameters
@@ -193,7 +196,7 @@ def open_backend(backend: str, address: Name | None = None, filenames: Any = Non
         A name of `backends`, in any case; or ``"module:Class"`` of your own.
     address : path or str, optional
         Where: a folder for ``"disk"``, ``"memory://NAME"`` for a shared store in memory. Each backend has a default.
-    filenames : str, optional
+    filenames : str or NameParser, optional
         How the microscope names its files, for stores that place items by their names.
     **options
         Of the backend; ``overwrite=True`` is common to all.

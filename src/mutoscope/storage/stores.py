@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.model.filenames import ParserLike
 from mutoscope.storage import registry
 from mutoscope.storage.interface import DataSink, DataSource, Name
 
@@ -49,7 +50,7 @@ class Stores:
             raise
 
     @classmethod
-    def available(cls, addresses: Mapping[str, Name] | None = None, filenames: Any = None) -> Stores:
+    def available(cls, addresses: Mapping[str, Name] | None = None, filenames: ParserLike | None = None) -> Stores:
         """Open every store that loads here, under its own name; the others are listed in `unavailable` with the reason.
 
         Viewers start no window before the first item is saved.
@@ -58,7 +59,7 @@ class Stores:
         ----------
         addresses : mapping of str to path, optional
             Where, for the stores that need to be told, by name.
-        filenames : str, optional
+        filenames : str or NameParser, optional
             As `mutoscope.storage.open`.
         """
         stores = cls({})
