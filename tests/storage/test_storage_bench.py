@@ -12,9 +12,11 @@ from mutoscope.bench import storage
 
 def test_the_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
     report = storage.run(quick=True, folder=tmp_path, console=Console(file=io.StringIO()))
-    assert [result.name for result in report.results if result.name.endswith(": recording")] == [
+    assert [result.name for result in report.results if result.name.endswith((": recording", ": OME-TIFF"))] == [
         "512² uint16: recording",
+        "512² uint16: OME-TIFF",
         "2048² uint16: recording",
+        "2048² uint16: OME-TIFF",
     ]
     assert all(result.passed is None for result in report.results)
     assert list(tmp_path.iterdir()) == []
