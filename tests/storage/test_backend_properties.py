@@ -27,7 +27,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 WILD_NAMES = st.text(st.characters(codec=None), max_size=40) | st.lists(
     st.sampled_from(["..", ".", "", "a", "b.npy", "/", "\\", "\0", "x\n", ".a.part", "~", "C:", "µ"]), max_size=6
 ).map("/".join)
-TIFF_DTYPES = ("uint8", "uint16", "float32", "int16", "int8", "uint32", "int32", "float64", "bool")
+TIFF_DTYPES = ("uint8", "uint16", "float32", "int16", "int32", "bool")
 SCALARS = hnp.integer_dtypes(endianness="?") | hnp.unsigned_integer_dtypes(endianness="?") | hnp.floating_dtypes(endianness="?")
 NUMBERS = SCALARS | hnp.complex_number_dtypes(endianness="?") | hnp.boolean_dtypes()
 JSON = st.recursive(

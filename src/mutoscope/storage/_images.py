@@ -18,9 +18,12 @@ from mutoscope.storage._arrays import native
 
 __all__ = ["check_png", "check_tiff", "layout", "read_png", "read_tiff", "write_png", "write_tiff"]
 
-_TIFF_DTYPES = {"uint8", "uint16", "float32", "int16", "bool", "int8", "uint32", "int32", "float64"}
+_TIFF_DTYPES = {"uint8", "uint16", "int16", "float32", "int32", "uint32", "bool"}
+"""What ImageJ opens and shows as it is: int32 rounded to float32, bool as 0 and 255, uint32 below 2**31. It takes int8 for
+uint8, and does not open float64. Found with ImageJ 1.54f by the tests of `mutoscope.storage`."""
+
 _IMAGEJ_DTYPES = {"uint8", "uint16", "float32"}
-"""What ImageJ shows with the same values. Source: `ij.io.FileInfo`, GRAY8, GRAY16_UNSIGNED and GRAY32_FLOAT."""
+"""What ImageJ's own files hold, with their axes. Source: `ij.io.FileInfo`, GRAY8, GRAY16_UNSIGNED and GRAY32_FLOAT."""
 
 _SHAPE = "mutoscope_shape"
 """Line of ImageJ's description that keeps axes of length 1; ImageJ skips lines that it does not know."""
@@ -55,7 +58,10 @@ def _is_rgb(array: NDArray[Any]) -> bool:
 def check_tiff(array: NDArray[Any]) -> None:
     """Raise ConfigError for an array that a TIFF of this kind cannot hold."""
     if array.dtype.name not in _TIFF_DTYPES:
-        raise ConfigError(f"TIFF has no {array.dtype.name} that others read; .npy holds it")
+        hint = "float32" if array.dtype.kind == "f" else "int16" if array.dtype == np.int8 else "another type"
+        raise ConfigError(f"ImageJ does not read {array.dtype.name} from TIFF; .npy holds it, or convert it to {hint}")
+    if array.dtype == np.uint32 and array.size and int(array.max()) >= 2**31:
+        raise ConfigError("ImageJ takes uint32 for int32, so values from 2**31 would come out negative; .npy holds them")
     if not 2 <= array.ndim <= 5 or not array.size:
         raise ConfigError(f"a TIFF holds an image or a stack of 2 to 5 axes, not an array {array.shape}; .npy holds it")
 

@@ -41,6 +41,10 @@ def check_folder(name: str | os.PathLike[str]) -> str:
         raise ConfigError(f"a name is text, not {type(text).__name__}")
     if "\0" in text:
         raise ConfigError(f"{text!r}: a name has no NUL in it")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigError(f"{text!r}: a name is valid Unicode") from None
     if text.startswith("/"):
         raise ConfigError(f"{text!r}: a name is relative to the root of the store, not absolute")
     parts = [part for part in text.split("/") if part not in ("", ".")]
