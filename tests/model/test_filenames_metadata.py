@@ -63,7 +63,8 @@ MLF = b"""<?xml version="1.0" encoding="utf-8"?>
  bts:TimePoint="1"
  bts:FieldIndex="2" bts:ZIndex="3" bts:TimelineIndex="1" bts:ActionIndex="1" bts:Action="3D" bts:X="-567.1" bts:Y="402.9"
  bts:Z="6.0" bts:Ch="4">x_D08_T0001F002L01A01Z03C04.tif</bts:MeasurementRecord>
-<bts:MeasurementRecord bts:Type="ERR" bts:Time="2023-09-18T13:58:45" bts:Column="9" bts:Row="27">no focus</bts:MeasurementRecord>
+<bts:MeasurementRecord bts:Type="ERR" bts:Time="2023-09-18T13:58:45"
+ bts:Column="9" bts:Row="27">no focus</bts:MeasurementRecord>
 </bts:MeasurementData>"""
 
 MRF = b"""\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?>

@@ -1,4 +1,4 @@
-"""Frame and plane metadata, id ranges, clocks, ROIs, units and errors: what every other part speaks.
+"""Frame and plane metadata, id ranges, clocks, ROIs, plates, file names, units and errors: what every other part speaks.
 
 Plain values only. Nothing here opens a file, maps memory or starts a process, so there is nothing to close.
 """
@@ -6,8 +6,11 @@ Plain values only. Nothing here opens a file, maps memory or starts a process, s
 from mutoscope.model.clocks import ClockFit, ClockRelation
 from mutoscope.model.frame import UNPLACED, USER_BYTES, FrameInfo, PlaneIndex
 from mutoscope.model.ids import IdRanges
+from mutoscope.model.plate import PlateGeometry, WellName
 from mutoscope.model.roi import (
+    Composite,
     Ellipse,
+    Freehand,
     Geometry,
     Line,
     Mask,
@@ -19,6 +22,7 @@ from mutoscope.model.roi import (
     RoiChanged,
     RoiPlane,
     RoiRemoved,
+    Stroke,
 )
 
 __all__ = [
@@ -26,13 +30,16 @@ __all__ = [
     "USER_BYTES",
     "ClockFit",
     "ClockRelation",
+    "Composite",
     "Ellipse",
     "FrameInfo",
+    "Freehand",
     "Geometry",
     "IdRanges",
     "Line",
     "Mask",
     "PlaneIndex",
+    "PlateGeometry",
     "Points",
     "Polygon",
     "Polyline",
@@ -41,4 +48,6 @@ __all__ = [
     "RoiChanged",
     "RoiPlane",
     "RoiRemoved",
+    "Stroke",
+    "WellName",
 ]

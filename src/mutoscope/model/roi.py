@@ -8,6 +8,7 @@ y axis, which is clockwise on a screen whose y points down.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -18,7 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from mutoscope.model.errors import ConfigError
 
 __all__ = [
+    "Composite",
     "Ellipse",
+    "Freehand",
     "Geometry",
     "Line",
     "Mask",
@@ -30,6 +33,8 @@ __all__ = [
     "RoiChanged",
     "RoiPlane",
     "RoiRemoved",
+    "Simple",
+    "Stroke",
     "Vertex",
 ]
 
@@ -75,6 +80,19 @@ class Polyline(_Shape, frozen=True, tag="polyline"):
 
     def __post_init__(self) -> None:
         _check_vertices("polyline", self.vertices, at_least=2)
+
+    def bounds(self) -> Bounds:
+        return _bounds(self.vertices)
+
+
+class Freehand(_Shape, frozen=True, tag="freehand"):
+    """A path drawn by hand through vertices ``(y, x)``: an area if `closed` (the last is joined to the first), else a line."""
+
+    vertices: list[Vertex]
+    closed: bool = True
+
+    def __post_init__(self) -> None:
+        _check_vertices("freehand shape", self.vertices, at_least=3 if self.closed else 2)
 
     def bounds(self) -> Bounds:
         return _bounds(self.vertices)
@@ -200,7 +218,54 @@ class Mask(_Shape, frozen=True, tag="mask"):
         return (y - 0.5, x - 0.5, y + self.shape[0] - 0.5, x + self.shape[1] - 0.5)
 
 
-Geometry: TypeAlias = Polygon | Polyline | Line | Points | Rectangle | Ellipse | Mask
+Simple: TypeAlias = Polygon | Polyline | Line | Points | Rectangle | Ellipse | Mask | Freehand
+"""A shape that is one piece."""
+
+
+class Composite(_Shape, frozen=True, tag="composite"):
+    """Several shapes that are one region: all that lies in any of them."""
+
+    parts: list[Simple]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ConfigError("a composite has at least one part")
+
+    def bounds(self) -> Bounds:
+        boxes = [part.bounds() for part in self.parts]
+        lower, upper = [box[:2] for box in boxes], [box[2:] for box in boxes]
+        return (*_bounds(lower)[:2], *_bounds(upper)[2:])
+
+
+Geometry: TypeAlias = Simple | Composite
+
+
+class Stroke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a ROI is drawn.
+
+    Parameters
+    ----------
+    color : str
+        ``"#rrggbb"`` or ``"#rrggbbaa"`` in small letters (``aa``: opacity); empty for the viewer's own.
+    width : float
+        In pixels of the image; 0 for the viewer's own.
+    fill : str
+        The colour inside, of the same form; empty for none.
+    """
+
+    color: str = ""
+    width: float = 0.0
+    fill: str = ""
+
+    def __post_init__(self) -> None:
+        for color in (self.color, self.fill):
+            if color and not _COLOR.fullmatch(color):
+                raise ConfigError(f"a colour is #rrggbb or #rrggbbaa in small letters, not {color!r}")
+        if not (self.width >= 0 and math.isfinite(self.width)):
+            raise ConfigError(f"a stroke is 0 or more pixels wide, not {self.width}")
+
+
+_COLOR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{2})?")
 
 
 class RoiPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,12 +296,18 @@ class Roi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         What a person calls it.
     plane : RoiPlane
         The planes it lies on; all by default.
+    stroke : Stroke
+        How it is drawn; as the viewer likes by default.
+    group : str
+        What it belongs to (a class of cells, a series); empty for none.
     """
 
     id: str
     geometry: Geometry
     name: str = ""
     plane: RoiPlane = RoiPlane()
+    stroke: Stroke = Stroke()
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
