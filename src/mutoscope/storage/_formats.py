@@ -8,7 +8,8 @@
 | ``.csv`` | tables | here |
 | ``.json`` | plain values | here |
 | ``.txt`` ``.md`` ``.log`` | text | here |
-| ``.zip`` | ROIs, ImageJ's | `mutoscope.storage._roi_files` |
+| ``.zip`` ``.roi`` | ROIs, as ImageJ has them | `mutoscope.model.roi_convert`, through roifile |
+| ``.geojson`` | ROIs, as QuPath has them | `mutoscope.model.roi_convert` |
 """
 
 from __future__ import annotations
@@ -57,8 +58,6 @@ class Format:
         Writes a value to a file that is open for writing and reading.
     read : callable
         Returns a value from an open file, its size, and the name for messages.
-    needs : tuple of (module, extra)
-        What must be importable, and the extra of this package that brings it.
     """
 
     name: str
@@ -67,7 +66,6 @@ class Format:
     check: Callable[[Any], None]
     write: Callable[[IO[bytes], Any], None]
     read: Callable[[IO[bytes], int, str], Any]
-    needs: tuple[tuple[str, str], ...] = ()
 
 
 def _write_text(file: IO[bytes], value: str) -> None:
@@ -122,21 +120,15 @@ def _check_nothing(value: Any) -> None:
 
 
 FORMATS = (
-    Format(
-        "TIFF",
-        (".tif", ".tiff"),
-        ("array",),
-        _images.check_tiff,
-        _images.write_tiff,
-        _images.read_tiff,
-        needs=(("tifffile", "tiff"),),
-    ),
+    Format("TIFF", (".tif", ".tiff"), ("array",), _images.check_tiff, _images.write_tiff, _images.read_tiff),
     Format("NPY", (".npy",), ("array", "table"), _check_nothing, _npy.write, _npy.read),
-    Format("PNG", (".png",), ("array",), _images.check_png, _images.write_png, _images.read_png, needs=(("imageio", "png"),)),
+    Format("PNG", (".png",), ("array",), _images.check_png, _images.write_png, _images.read_png),
     Format("CSV", (".csv",), ("table",), _tables.check_csv, _tables.write_csv, _read_csv),
     Format("JSON", (".json",), ("json",), _check_nothing, _write_json, _read_json),
     Format("text", (".txt", ".md", ".log"), ("text",), _check_text, _write_text, _read_text),
-    Format("ROIs", (".zip",), ("rois",), _roi_files.check, _roi_files.write, _roi_files.read, needs=_roi_files.NEEDS),
+    Format("a ROI set", (".zip",), ("rois",), _roi_files.check_set, _roi_files.write_set, _roi_files.read_imagej),
+    Format("a ROI file", (".roi",), ("rois",), _roi_files.check_single, _roi_files.write_single, _roi_files.read_imagej),
+    Format("GeoJSON", (".geojson",), ("rois",), _check_nothing, _roi_files.write_geojson, _roi_files.read_geojson),
 )
 
 
