@@ -33,7 +33,7 @@ EXAMPLES = [
     ),
     (
         "e/timepoint0/a_t0_C05_s0_w0_z0.tif",
-        "imagexpress_hcs_ai",
+        "imagexpress",
         {"source": "a", "well": "C05", "field": 0, "channel": 0, "z": 0, "t": 0},
     ),
     ("r27c01f01p02-ch3sk4fk1fl1.tiff", "opera_phenix", {"well": "AA01", "field": 1, "channel": 3, "z": 2, "t": 4}),
@@ -127,7 +127,7 @@ def test_names_from_nothing():
     plane = Components(well="B03", field=1, channel=2)
     assert filenames.format(plane, "imagexpress") == "B03_s1_w2.tif"
     full = Components(source="x", well="B03", field=1, channel=2, z=3, t=4)
-    for vendor in ("imagexpress", "cellvoyager", "imagexpress_hcs_ai"):
+    for vendor in ("imagexpress", "cellvoyager"):
         assert filenames.parse(filenames.format(full, vendor), vendor).place() == full.place()
     with pytest.raises(ConfigError, match="makes no name of just"):
         filenames.format(plane, "cellvoyager")
@@ -306,7 +306,6 @@ def test_all_real_names(external_data):
     vendors = {
         "CellProfiler ExampleFly (no well)": "cellprofiler_fly",
         "Cellomics ArrayScan": "cellomics",
-        "ImageXpress HCS.ai": "imagexpress_hcs_ai",
         "InCell": "incell",
         "Olympus/Evident scanR": "scanr",
         "Revvity Operetta": "opera_phenix",
@@ -324,8 +323,7 @@ def test_all_real_names(external_data):
         if found.kind == "metadata":
             continue
         tokens = {
-            "imagexpress": "_{well}_s{field}_w{channel}",
-            "imagexpress_hcs_ai": "_t{t}_{well}_s{field}_w{channel}_z{z}.",
+            "imagexpress": "_t{t}_{well}_s{field}_w{channel}_z{z}." if "HCS.ai" in vendor else "_{well}_s{field}_w{channel}",
             "cellvoyager": "F{field:03}" if found.well else "F{field:04}T{t:04}",
             "opera_phenix": "f{field:02}p{z:02}-ch{channel}sk{t}fk",
         }

@@ -39,17 +39,14 @@ VENDORS: dict[str, tuple[Pattern, ...]] = {
         ),
         Pattern(file=r".+\.(?:mlf|mrf|mes|wpi|wpp)", kind="metadata"),
     ),
-    # Molecular Devices ImageXpress. `hcs_ai` is the newer program, which counts everything from 0.
-    "imagexpress_hcs_ai": (
+    # Molecular Devices ImageXpress. First HCS.ai, which counts all from 0, then MetaXpress: exported (TimePoint_/ZStep_
+    # folders, ZStep_0 a projection) or from the data base (a GUID glued to the wavelength's number).
+    "imagexpress": (
         Pattern(
             file=rf"(?P<source>.+)_t(?P<t>[0-9]+)_{_WELL}_s(?P<field>[0-9]+)_w(?P<channel>[0-9]+)_z(?P<z>[0-9]+)" + _TIFF,
             folders=(r"timepoint(?P<t>[0-9]+)",),
             counted_from_0=("t", "field", "channel", "z"),
-            template="{source}_t{t:1}_{row}{column:2}_s{field:1}_w{channel:1}_z{z:1}.tif",
         ),
-    ),
-    # MetaXpress: exported (TimePoint_/ZStep_ folders, ZStep_0 a projection) or from the data base (a GUID glued to the index).
-    "imagexpress": (
         Pattern(
             file=rf"(?:(?P<source>.+?)_)??{_WELL}(?:_s(?P<field>[0-9]+))?_w(?P<channel>[0-9]{{1,2}})(?:_z(?P<z>[0-9]+))?"
             rf"(?:_t(?P<t>[0-9]+))?(?P<thumbnail>_thumb)?(?:{_GUID})?" + _TIFF,
