@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,38 +105,43 @@ def _restored_sidecar(names: Names, path: Path) -> Sidecar:
 
 def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_pixels: bool) -> FileState:
     file = PageFile(fd, path, sidecar.dataset)
-    pages: list[Page] = []
     damage = ""
     actions: list[str] = []
-    try:
-        for page in file.walk():
-            pages.append(page)
-    except DamagedPageError as error:
-        if not pages:
-            raise
-        damage = str(error)
-    found = 0
-    while (other := file.unlinked(pages[-1], len(pages))) is not None:
-        _files.write_all(fd, other.record.ifd_offset.to_bytes(8, "little"), pages[-1].link_at)
-        kill_point("tiff.recover.linked")
-        pages.append(other)
-        found += 1
+    last: Page | None = None
+    count = found = 0
+    placed = False
+
+    def take(pages: Iterator[Page]) -> None:
+        nonlocal last, count, placed, damage
         try:
-            for page in file.walk(other, len(pages)):
-                pages.append(page)
+            for page in pages:
+                last = page
+                count += 1
+                placed |= page.record.c >= 0 or page.record.z >= 0
         except DamagedPageError as error:
+            if last is None:
+                raise
             damage = damage or str(error)
+
+    take(file.walk())
+    if last is None:
+        raise DamagedPageError(f"{path}: holds no page")
+    while (other := file.unlinked(last, count)) is not None:
+        _files.write_all(fd, other.record.ifd_offset.to_bytes(8, "little"), last.link_at)
+        kill_point("tiff.recover.linked")
+        take(iter((other,)))
+        take(file.walk(other, count))
+        found += 1
     if found:
         actions.append(f"linked {found} whole frames that nothing led to")
     elif damage:
-        actions.append(f"cut behind page {len(pages) - 1}: {damage}")
-    last = pages[-1]
+        actions.append(f"cut behind page {count - 1}: {damage}")
     [following] = np.frombuffer(os.pread(fd, 8, last.link_at), "<u8").tolist()
     if following:
         _files.write_all(fd, bytes(8), last.link_at)
     kill_point("tiff.recover.ended")
-    if set_size_t(file, len(pages)):
-        actions.append(f"SizeT: {len(pages)}")
+    if set_size_t(file, count):
+        actions.append(f"SizeT: {count}")
     if file.described != _live(file) and (found or damage or not _is_whole(file)):
         _point(file, *_live(file))
         actions.append("described by time alone")
@@ -144,16 +151,15 @@ def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_p
     if size > end:
         os.ftruncate(fd, end)
         actions.append(f"cut {size - end} bytes behind the last frame")
-    placed = any(page.record.c >= 0 or page.record.z >= 0 for page in pages)
-    doubtful = _doubtful(file, pages) if look_at_pixels else []
-    return FileState(position, path, len(pages), last, end, last.record.frame_id, placed, doubtful, actions)
+    doubtful = _doubtful(file) if look_at_pixels else []
+    return FileState(position, path, count, last, end, last.record.frame_id, placed, doubtful, actions)
 
 
-def _doubtful(file: PageFile, pages: list[Page]) -> list[tuple[int, int]]:
+def _doubtful(file: PageFile) -> list[tuple[int, int]]:
     from mutoscope.storage.ome_tiff.reader import read_pixels
 
     runs: list[tuple[int, int]] = []
-    for page in pages:
+    for page in file.walk():
         try:
             read_pixels(file, page)
         except DatasetError:
@@ -204,18 +210,24 @@ def place_planes(file: PageFile, sidecar: Sidecar) -> str | None:
     str or None
         What was done, in words; None if nothing was.
     """
-    pages = list(file.walk())
-    record = pages[0].record
-    planes = np.array([(page.record.t, page.record.c, page.record.z) for page in pages], dtype=np.int32)
+    last: Page | None = None
+    places = array("i")
+    utc_ns = position = 0
+    for page in file.walk():
+        if last is None:
+            utc_ns, position = page.record.utc_ns, page.record.position
+        last = page
+        places.extend((page.record.t, page.record.c, page.record.z))
+    planes = np.frombuffer(places, dtype=np.int32).reshape(-1, 3)
     placement = _description.place(planes)
-    if placement is None:
+    if placement is None or last is None:
         return None
-    name = sidecar.own["camera"] + (f" p{record.position}" if record.position > 0 else "")
+    name = sidecar.own["camera"] + (f" p{position}" if position > 0 else "")
     size, rate = sidecar.number("pixel_size_um"), sidecar.number("rate_hz")
-    text = _description.describe(file.geometry, name, placement, size, rate, record.utc_ns)
+    text = _description.describe(file.geometry, name, placement, size, rate, utc_ns)
     if file.full_description() == text:
         return None
-    at = file.end_of(pages[-1])
+    at = file.end_of(last)
     try:
         _files.write_all(file.fd, text, at)
     except OSError:
@@ -224,7 +236,7 @@ def place_planes(file: PageFile, sidecar: Sidecar) -> str | None:
     kill_point("tiff.close.placed")
     _point(file, len(text), at)
     kill_point("tiff.close.pointed")
-    return f"placed {len(pages)} planes: t {placement.t}, c {placement.c}, z {placement.z}"
+    return f"placed {len(planes)} planes: t {placement.t}, c {placement.c}, z {placement.z}"
 
 
 def _point(file: PageFile, count: int, offset: int) -> None:

@@ -372,12 +372,10 @@ class OmeTiffWriter(FrameStreamWriter):
         if file.fd < 0:
             file.fd = open_regular(file.path, os.O_RDWR)
             self._keep_open(position, file)
-        elif len(self._open_files) > 1:
-            self._open_files.move_to_end(position)
         return file.fd
 
     def _keep_open(self, position: int, file: _Open) -> None:
-        """Count a descriptor among the open ones; the one that was used longest ago goes."""
+        """Count a descriptor among the open ones; the one that was opened longest ago goes."""
         if self._syncer is None:
             self._open_files[position] = file
             if len(self._open_files) > _MAX_OPEN:
