@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mutoscope import storage
-from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetExistsError
+from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetExistsError, DiskFullError
 from mutoscope.storage import DataSink, Stores
 from mutoscope.storage.disk import DiskBackend
 from mutoscope.storage.memory import MemoryBackend
@@ -67,6 +68,14 @@ def test_unknown_names_list_the_known_and_the_nearest() -> None:
 def test_options_that_it_does_not_take(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unheard.*takes address, filenames, overwrite"):
         storage.open("disk", tmp_path, unheard=1)
+
+
+def test_file_names_are_parsed_by_a_known_parser(tmp_path: Path) -> None:
+    for backend in ("disk", "memory"):
+        with storage.open(backend, tmp_path, filenames="imagexpress") as store:
+            assert store.filenames.parse("A01_s1_w2_z3_t1.tif").place()["well"] == "A01"
+        with pytest.raises(ConfigError, match="did you mean 'imagexpress'"):
+            storage.open(backend, tmp_path, filenames="imagexpres")
 
 
 def test_by_module_and_class() -> None:
@@ -139,18 +148,20 @@ def test_a_missing_library_is_named_with_its_command(tmp_path: Path) -> None:
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tifffile", "imageio"):
+        if name.partition(".")[0] in ("tifffile", "imageio", "roifile"):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Refuse())
 import numpy as np
 from mutoscope import storage
 from mutoscope.model.errors import BackendUnavailableError
+from mutoscope.model.roi import Rectangle, Roi
 image = np.zeros((4, 4), "uint8")
 with storage.open("disk", {str(tmp_path)!r}) as store:
     store.save(image, "a.npy")
-    for name in ("a.tif", "a.png"):
+    roi = Roi("a", Rectangle((5.0, 5.0), 2.0, 2.0))
+    for name, data in (("a.tif", image), ("a.png", image), ("a.zip", [roi])):
         try:
-            store.save(image, name)
+            store.save(data, name)
         except BackendUnavailableError as error:
             print(error)
     print(store.list_files())
@@ -158,6 +169,7 @@ with storage.open("disk", {str(tmp_path)!r}) as store:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 'pip install "mutoscope[tiff]"' in done.stdout
     assert 'pip install "mutoscope[png]"' in done.stdout
+    assert "mutoscope[roi]" in done.stdout
     assert "['a.npy']" in done.stdout
 
 
@@ -224,6 +236,32 @@ print(store.list_files(), store.load("a.npy").sum())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["a.npy OSError", "a.tif OSError", "a.txt OSError", "['a.npy'] 100"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy"]
+
+
+def test_a_full_disk_is_told_and_the_old_item_stays(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
+    try:
+        with storage.open("disk", folder, overwrite=True) as store:
+            store.save(np.ones((10, 10), "uint8"), "a.npy")
+            for name, data in (
+                ("a.npy", np.ones((1000, 1000), "uint8")),
+                ("b.tif", np.ones((999, 999), "uint8")),
+                ("c.txt", "x" * 10**6),
+            ):
+                with pytest.raises(DiskFullError):
+                    store.save(data, name)
+            assert store.list_files() == ["a.npy"]
+            assert store.load("a.npy").sum() == 100
+            store.save("there is room again", "c.txt")
+        assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "c.txt"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 # ---------------------------------------------------------------------- several

@@ -37,6 +37,7 @@ _SHARING = (errno.EBUSY, errno.ETXTBSY, errno.EAGAIN)
 
 _RETRY_S = 2.0
 _STALE_S = 60.0
+_PROBE_BYTES = 1 << 16
 _LINKS = 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -218,8 +219,9 @@ class Folder:
             hidden, file = self._claim(key, part, parent)
             with file:
                 try:
-                    fill(file)
-                    file.flush()
+                    with _told(file):
+                        fill(file)
+                        file.flush()
                     kill_point(_WRITTEN)
                     self._place(hidden, part, parent, parent, overwrite)
                 except BaseException:
@@ -315,6 +317,18 @@ def _remove_tree(part: str, parent: int) -> None:
     finally:
         os.close(fd)
     os.rmdir(part, dir_fd=parent)
+
+
+@contextmanager
+def _told(file: IO[bytes]) -> Iterator[None]:
+    """Give a failed write its reason: `numpy.ndarray.tofile` raises an OSError without a number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            for _ in range(2):  # the first may still write a part
+                os.pwrite(file.fileno(), bytes(_PROBE_BYTES), os.fstat(file.fileno()).st_size)
+        raise
 
 
 def _file_of(fd: int, mode: str) -> IO[bytes]:

@@ -45,7 +45,7 @@ def _need(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise BackendUnavailableError(f'{what} needs {module}: pip install "mutoscope[{extra}]"') from error
+        raise BackendUnavailableError(f'{what} needs {module.partition(".")[0]}: pip install "mutoscope[{extra}]"') from error
 
 
 def _is_rgb(array: NDArray[Any]) -> bool:

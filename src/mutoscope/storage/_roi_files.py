@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import IO
 
 from mutoscope.model import roi_convert
-from mutoscope.model.errors import ConfigError, DatasetError
+from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError
 from mutoscope.model.roi import Roi
 
 __all__ = ["check_set", "check_single", "read_geojson", "read_imagej", "write_geojson", "write_set", "write_single"]
@@ -17,8 +16,10 @@ MAX_BYTES = 1 << 30
 
 def check_set(rois: list[Roi]) -> None:
     """Raise ConfigError for ROIs that ImageJ cannot hold; without roifile that shows when they are written."""
-    if find_spec("roifile") is not None:
+    try:
         roi_convert.to_imagej(rois)
+    except BackendUnavailableError:
+        return
 
 
 def check_single(rois: list[Roi]) -> None:

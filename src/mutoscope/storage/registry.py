@@ -53,10 +53,11 @@ BACKENDS = (
     BackendSpec(
         "disk",
         "mutoscope.storage.disk:DiskBackend",
-        "a file an item: TIFF, NPY, PNG, CSV, JSON, text, ROI zip",
+        "a file an item: TIFF, NPY, PNG, CSV, JSON, text, ROI zip, GeoJSON",
         options=(
             ("tifffile", "TIFF", 'pip install "mutoscope[tiff]"'),
             ("imageio", "PNG", 'pip install "mutoscope[png]"'),
+            ("roifile", "ROI zip", 'pip install "mutoscope[roi]"'),
         ),
     ),
 )
