@@ -7,7 +7,7 @@ import types
 from importlib import metadata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutoscope.model import filenames
@@ -156,6 +156,7 @@ def test_what_is_no_name(name):
         filenames.parse(name)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_name_or_refused(text):
     try:
@@ -203,6 +204,7 @@ def imagexpress_names(draw):
     return f"{folders}{text}{draw(st.sampled_from(['.tif', '.TIF', '.tiff']))}", place
 
 
+@settings(deadline=None)
 @given(imagexpress_names())
 def test_imagexpress_names_there_and_back(example):
     name, place = example
@@ -211,6 +213,7 @@ def test_imagexpress_names_there_and_back(example):
     assert filenames.format(found) == name
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 99),
     st.integers(1, 99),
@@ -229,6 +232,7 @@ def test_phenix_names_there_and_back(row, column, field, z, channel, t, folder):
     assert filenames.format(found) == name
 
 
+@settings(deadline=None)
 @given(
     source, st.builds(WellName, st.integers(0, 700), st.integers(0, 98)), count, count, st.integers(1, 99), st.integers(1, 9999)
 )

@@ -6,7 +6,7 @@ import random
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutoscope.model import _xml, filenames
@@ -207,6 +207,7 @@ def test_impossible_htd(data, message):
         imagexpress.read_htd(data)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="{}[]:, aA1.-", max_size=60))
 def test_any_profile_is_read_or_refused(text):
     try:
@@ -220,6 +221,7 @@ def test_deep_profile():
         opera_phenix.read_flatfield("{a: " * 10_000 + "}" * 10_000)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_no_htd(data):
     with pytest.raises(DatasetError):

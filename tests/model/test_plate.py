@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutoscope.model.errors import ConfigError
@@ -12,6 +12,7 @@ from mutoscope.model.plate import MAX_ROWS, STANDARD_PLATES, PlateGeometry, Well
 wells = st.builds(WellName, st.integers(0, MAX_ROWS - 1), st.integers(0, 998))
 
 
+@settings(deadline=None)
 @given(wells, st.integers(1, 3), st.booleans())
 def test_a_name_leads_back_to_its_well(well, padding, lower):
     name = well.name(padding)
@@ -56,6 +57,7 @@ def test_a_plate_numbers_its_wells(count):
             plate.well(outside)
 
 
+@settings(deadline=None)
 @given(st.lists(wells, max_size=8))
 def test_a_plate_that_holds_them_does(some):
     plate = PlateGeometry.holding(some)

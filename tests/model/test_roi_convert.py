@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from roi_examples import GEOMETRIES, NAMES, RING, SQUARE
@@ -117,6 +117,7 @@ def test_known_areas():
         mask_of(Rectangle((0.0, 0.0), 1e6, 1e6))
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.tuples(st.integers(-5, 5), st.integers(-5, 5))
 )
@@ -136,6 +137,7 @@ def test_traced_outlines_fill_the_same_pixels(mask, origin):
     assert sum(signed_area(ring) > 0 for ring in rings) == len(parts), "each outer outline is one piece"
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4)),
     st.sampled_from(["outline", "mask"]),

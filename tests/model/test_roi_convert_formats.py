@@ -12,7 +12,7 @@ import zipfile
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from roi_examples import GEOMETRIES, NAMES, SQUARE, full, rois, simple
 
@@ -258,6 +258,7 @@ def test_transforms_of_ome_xml():
         read('<Mask ID="Shape:1" X="0" Y="0" Width="1" Height="1"><BinData Length="1">gA==</BinData>', 2, 0, 0, 2, 0, 0)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(rois, max_size=4, unique_by=lambda roi: roi.id))
 def test_any_rois_through_every_format(some):
     assert from_geojson(to_geojson(some)) == some
@@ -279,6 +280,7 @@ def drawable(some):
     ]
 
 
+@settings(deadline=None)
 @given(simple)
 def test_masks_do_not_depend_on_the_box(geometry):
     whole = covered(geometry, SHAPE)
@@ -309,6 +311,7 @@ def test_every_truncation_and_many_flips(name):
     assert min(outcomes.values()) > 0
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(list(READERS)))
 def test_any_bytes(data, name):
     for start in (b"", b"Iout", b"PK\x03\x04"):
@@ -318,6 +321,7 @@ def test_any_bytes(data, name):
             pass
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(max_size=3),
