@@ -6,12 +6,14 @@ import io
 import json
 import random
 import struct
-import warnings
 import zipfile
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import ome_types
 import pytest
+import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from roi_examples import GEOMETRIES, NAMES, SQUARE, full, rois, simple
@@ -224,14 +226,13 @@ def test_ome_xml_keeps_what_it_has(geometry):
 
 
 def test_ome_xml_is_valid():
-    ome_types = pytest.importorskip("ome_types")
-    some = [
-        msgspec.structs.replace(full, id=f"a b/{n}", geometry=geometry, group=f"<{n % 2}>")
-        for n, geometry in enumerate(GEOMETRIES)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of that library's own parsers
-        ome = ome_types.from_xml(to_ome_xml(some), validate=False)
+    """By OME's own schema, and read by another library."""
+    some = [msgspec.structs.replace(full, id=f"a b/{n}é", geometry=g, group=f"<{n % 2}>") for n, g in enumerate(GEOMETRIES)]
+    text = to_ome_xml(some)
+    schema = xmlschema.XMLSchema(str(Path(ome_types.__file__).parent / "ome-2016-06.xsd"), allow="local")
+    assert not [error.reason for error in schema.iter_errors(text)]
+    assert [error.reason for error in schema.iter_errors(text.replace(" RadiusX=", " Radius="))]
+    ome = ome_types.from_xml(text)
     assert [roi.name for roi in ome.rois] == [roi.name for roi in some]
     rectangle = ome.rois[6].union[0]
     assert (rectangle.x, rectangle.y, rectangle.width, rectangle.height) == (16.0, 9.0, 9.0, 4.0)
