@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mutoscope import storage
 from mutoscope.model import IdRanges
 from mutoscope.model.errors import ConfigError
 from mutoscope.runtime.consumers import LOSSLESS
 from mutoscope.runtime.join import join_values, numeric_columns
+
+if TYPE_CHECKING:
+    from mutoscope import storage
 
 __all__ = ["Ledger"]
 
@@ -166,6 +168,8 @@ class Ledger:
         if chosen is None or chosen not in names:
             wanted = repr(time) if time is not None else "of time (monotonic_ns, utc_ns or frame_id)"
             raise ConfigError(f"the table has no column {wanted}; it has: {', '.join(names) or 'none'}")
+        from mutoscope import storage  # late: a worker's process starts without it
+
         if isinstance(frames, storage.FrameStreamReader):
             return _join(table, frames, chosen, numeric_columns(table, columns, chosen), how, stale_after_s)
         path = frames if frames is not None else self._document.get("path")
