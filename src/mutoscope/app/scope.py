@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,62 +17,31 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope import storage
+from mutoscope.app.composition import Parts, SourceSettings
 from mutoscope.bus import Command, Event
 from mutoscope.cameras.driver import Camera
-from mutoscope.cameras.worker import CameraWorker, describe
-from mutoscope.frames import FrameReader, FrameWriter, TableReader, _os
+from mutoscope.frames import FrameReader, FrameWriter, TableReader
 from mutoscope.model import errors
 from mutoscope.model.errors import (
     ConfigError,
-    DatasetExistsError,
-    DatasetNotFoundError,
     DiskFullError,
     PeerDiedError,
     ScopeStateError,
 )
-from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
-from mutoscope.recording.recorder import RecorderWorker
 from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
 from mutoscope.runtime.client import ScopeClient
-from mutoscope.runtime.payload import pack
 from mutoscope.runtime.processes import describe_exit
-from mutoscope.runtime.spec import RecordSpec, ScopeSpec, ScopeState, StreamInfo, StreamSpec, WorkerSpec
+from mutoscope.runtime.spec import ScopeState
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
 
 DEFAULT_RESERVE = 256 * 1024 * 1024
-MEMORY_SHARE = 0.25
-MIN_SLOTS = 16
 START_MARGIN_S = 10.0
 PROGRESS_S = 0.1
 FOREVER_S = 1e9
-DURABILITIES = ("process", "power")
-RESERVED = ("program", "supervisor")
 
 observers: list[Callable[[Scope], None]] = []
 """Called with each scope that has just started (the terminal display adds itself here)."""
-
-
-@dataclass(frozen=True)
-class SourceSettings:
-    """A producer that lives in the user's own process instead of a camera's.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (y, x) of the largest frame.
-    dtype : dtype
-        Of the frames.
-    rate_hz : float
-        About how many frames a second, for the size of the ring.
-    pixel_size_um : float, optional
-        Of the object.
-    """
-
-    shape: tuple[int, int]
-    dtype: npt.DTypeLike
-    rate_hz: float = 30.0
-    pixel_size_um: float | None = None
 
 
 @dataclass(frozen=True)
@@ -202,38 +170,25 @@ class Scope:
     ) -> None:
         if camera is not None and cameras:
             raise ConfigError("give either camera= or cameras=, not both")
-        if overwrite and resume:
-            raise ConfigError("choose either overwrite or resume")
-        if not ring_seconds > 0:
-            raise ConfigError(f"ring_seconds must be more than 0, not {ring_seconds}")
-        if ring_slots is not None and ring_slots < MIN_SLOTS:
-            raise ConfigError(f"ring_slots must be at least {MIN_SLOTS}, not {ring_slots}")
-        if reserve_bytes < 0:
-            raise ConfigError(f"reserve_bytes must be 0 or more, not {reserve_bytes}")
-        if durability not in DURABILITIES:
-            raise ConfigError(f"durability is {' or '.join(map(repr, DURABILITIES))}, not {durability!r}")
-        limits = {"hang_report_s": hang_report_s, "recorder_hang_s": recorder_hang_s, "setup_timeout_s": setup_timeout_s}
-        for limit, value in limits.items():
-            if not value > 0:
-                raise ConfigError(f"{limit} must be more than 0, not {value}")
-        self._cameras = dict(cameras or ({"camera": camera} if camera is not None else {}))
-        for name in (*self._cameras, *(sources or {})):
-            if not (isinstance(name, str) and name):
-                raise ConfigError(f"the name of a camera is text, not {name!r}")
-        for name, each in self._cameras.items():
-            if not isinstance(each, Camera):
-                raise ConfigError(f"camera {name!r} is {each!r}, not a mutoscope.cameras.Camera")
-        self._sources = dict(sources or {})
-        self._workers = [item if isinstance(item, WorkerSettings) else WorkerSettings(item) for item in workers]
-        self._record = record
-        self._overwrite, self._resume, self._outlive = overwrite, resume, outlive
-        self._ring_seconds, self._ring_slots = ring_seconds, ring_slots
-        self._reserve = reserve_bytes
-        self._settings = dict(settings or {})
-        self._durability = durability
-        self._restarts = dict(restarts or {})
-        self._environment = {name: dict(variables) for name, variables in (environment or {}).items()}
-        self._limits = (hang_report_s, recorder_hang_s, setup_timeout_s)
+        self._parts = Parts(
+            cameras=dict(cameras or ({"camera": camera} if camera is not None else {})),
+            sources=dict(sources or {}),
+            workers=[item if isinstance(item, WorkerSettings) else WorkerSettings(item) for item in workers],
+            record=record,
+            overwrite=overwrite,
+            resume=resume,
+            outlive=outlive,
+            ring_seconds=ring_seconds,
+            ring_slots=ring_slots,
+            reserve_bytes=reserve_bytes,
+            settings=dict(settings or {}),
+            durability=durability,
+            environment={name: dict(variables) for name, variables in (environment or {}).items()},
+            restarts=dict(restarts or {}),
+            hang_report_s=hang_report_s,
+            recorder_hang_s=recorder_hang_s,
+            setup_timeout_s=setup_timeout_s,
+        )
         self._client: ScopeClient | None = None
         self._acquisitions: dict[int, control.AcquisitionEnded] = {}
         self._acquisition_news = threading.Condition()
@@ -243,8 +198,6 @@ class Scope:
         self.result: ScopeResult | None = None
         self._last_ledger: Ledger | None = None
         self._last_status: list[dict[str, Any]] = []
-        if not self._cameras and not self._sources and not self._workers:
-            raise ConfigError("a scope needs a camera, a source or a worker")
 
     # -- life
 
@@ -263,7 +216,9 @@ class Scope:
         self.close()
         self.result, self._last_ledger, self._last_status = None, None, []
         self._acquisitions.clear()
-        spec = self._specification()
+        spec = self._parts.specification()
+        self.path = Path(spec.record.path) if spec.record is not None else None
+        self.folder = Path(spec.folder) if spec.folder is not None else None
         client: ScopeClient | None = None
         try:
             client = ScopeClient(spec)
@@ -455,11 +410,12 @@ class Scope:
                 count = frames if frames is not None else math.ceil((seconds or 0.0) * (stream.info.rate_hz or 0.0))
                 need += count * storage.bytes_per_frame(stream.info.shape, stream.info.dtype)
         free = storage.free_bytes(self.path)
-        if need + self._reserve > free:
+        reserve = self._parts.reserve_bytes
+        if need + reserve > free:
             what = f"{frames:,} frames" if frames is not None else f"{seconds:g} s"
             raise DiskFullError(
-                f"{what} need {math.ceil(need):,} bytes, {max(0, free - self._reserve):,} are free on the disk of {self.path} "
-                f"beyond the reserve of {self._reserve:,}: take fewer frames, or free some space"
+                f"{what} need {math.ceil(need):,} bytes, {max(0, free - reserve):,} are free on the disk of {self.path} "
+                f"beyond the reserve of {reserve:,}: take fewer frames, or free some space"
             )
 
     def _ask(self, command: Command, timeout_s: float = 10.0) -> Any:
@@ -497,8 +453,8 @@ class Scope:
 
     def source(self, name: str) -> Source:
         """Become the producer of a source; the same object for the same name."""
-        if name not in self._sources:
-            raise ConfigError(f"there is no source {name!r}; this scope has: {', '.join(self._sources) or 'none'}")
+        if name not in self._parts.sources:
+            raise ConfigError(f"there is no source {name!r}; this scope has: {', '.join(self._parts.sources) or 'none'}")
         if name not in self._sources_open:
             self._sources_open[name] = Source(self._running_client().writer(name))
         return self._sources_open[name]
@@ -575,145 +531,3 @@ class Scope:
         if self._client is None:
             raise ScopeStateError("this scope is not running: use it inside `with scope:`, or call scope.start() first")
         return self._client
-
-    # -- composing
-
-    def _specification(self) -> ScopeSpec:
-        record = self._record_spec()
-        streams = [self._camera_stream(name, camera, record) for name, camera in self._cameras.items()]
-        streams += [self._source_stream(name, source, record) for name, source in self._sources.items()]
-        duplicates = {stream.info.name for stream in streams if sum(s.info.name == stream.info.name for s in streams) > 1}
-        if duplicates:
-            raise ConfigError(f"two cameras or sources have the name {sorted(duplicates)[0]!r}")
-        specs = [self._recorder(stream, record) for stream in streams if stream.recorder is not None and record is not None]
-        specs += [_worker(each) for each in self._workers]
-        specs += [
-            _worker(
-                WorkerSettings(CameraWorker, name=stream.producer),
-                {"camera": self._cameras[stream.info.name], "stream": stream.info.name},
-            )
-            for stream in streams
-            if stream.producer is not None
-        ]
-        names = [spec.name for spec in specs]
-        for name in names:
-            if name in RESERVED:
-                raise ConfigError(f"the name {name!r} is taken: give the worker another with WorkerSettings(…, name=…)")
-            if names.count(name) > 1:
-                raise ConfigError(
-                    f"two workers have the name {name!r}: give one of them another with WorkerSettings(…, name=…)"
-                )
-        for name in (*self._environment, *self._restarts):
-            if name not in names:
-                raise ConfigError(f"there is no worker {name!r} to set something for; this scope has: {', '.join(names)}")
-        specs = [
-            msgspec.structs.replace(
-                spec, environment=self._environment.get(spec.name, {}), restart=self._restarts.get(spec.name, spec.restart)
-            )
-            for spec in specs
-        ]
-        for spec in specs:
-            if spec.moves and spec.restart.mode == "always":
-                raise ConfigError(f"{spec.name} can move: its restart mode is 'consent' or 'never', not 'always'")
-        hang_report_s, recorder_hang_s, setup_timeout_s = self._limits
-        return ScopeSpec(
-            name=self.path.name if self.path is not None else f"scope-{os.getpid()}",
-            streams=streams,
-            workers=specs,
-            record=record,
-            folder=str(self.folder) if self.folder is not None else None,
-            outlive=self._outlive,
-            sys_path=[entry or os.getcwd() for entry in sys.path],
-            settings=self._settings,
-            hang_report_s=hang_report_s,
-            recorder_hang_s=recorder_hang_s,
-            setup_timeout_s=setup_timeout_s,
-        )
-
-    def _record_spec(self) -> RecordSpec | None:
-        self.path = self.folder = None
-        if self._record is None or self._record is False:
-            return None
-        if self._record is True:
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            path = Path("mutoscope-data") / stamp / "run.ome.zarr"
-        else:
-            path = Path(self._record)
-        path = path.absolute()
-        if not path.name.endswith(".zarr"):
-            raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
-        if os.path.lexists(path) and not (self._overwrite or self._resume):
-            raise DatasetExistsError(f"{path} exists already: choose another name, or say overwrite or resume")
-        for parent in path.parents:
-            if parent.is_dir():
-                break
-            if parent.exists():
-                raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
-        self.path = path
-        self.folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
-        return RecordSpec(
-            path=str(path), folder=str(self.folder), overwrite=self._overwrite, resume=self._resume, reserve_bytes=self._reserve
-        )
-
-    def _stream(
-        self, info: StreamInfo, itemsize: int, rate_hz: float, producer: str | None, record: RecordSpec | None
-    ) -> StreamSpec:
-        slot_bytes = max(1, info.shape[0] * info.shape[1] * itemsize)
-        least = max(MIN_SLOTS, RECORDER_LEASES + 2 * len(self._workers) + 8)
-        wanted = self._ring_slots or max(least, math.ceil(self._ring_seconds * rate_hz))
-        share = int(_os.available_memory() * MEMORY_SHARE / max(1, len(self._cameras) + len(self._sources)))
-        slots = wanted if self._ring_slots else max(least, min(wanted, share // slot_bytes))
-        single = len(self._cameras) + len(self._sources) == 1
-        recorder = None if record is None else ("recorder" if single else f"recorder.{info.name}")
-        return StreamSpec(info=info, slots=slots, slot_bytes=slot_bytes, producer=producer, recorder=recorder)
-
-    def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
-        shape, dtype = describe(camera)
-        rate = float(camera.rate_hz) or 30.0
-        info = StreamInfo(
-            name=name,
-            shape=shape,
-            dtype=dtype.name,
-            rate_hz=float(camera.rate_hz) or None,
-            pixel_size_um=camera.pixel_size_um,
-            settings=_plain(camera.describe()),
-        )
-        return self._stream(info, dtype.itemsize, rate, name, record)
-
-    def _source_stream(self, name: str, source: SourceSettings, record: RecordSpec | None) -> StreamSpec:
-        dtype = np.dtype(source.dtype)
-        info = StreamInfo(
-            name=name,
-            shape=(int(source.shape[0]), int(source.shape[1])),
-            dtype=dtype.name,
-            rate_hz=source.rate_hz,
-            pixel_size_um=source.pixel_size_um,
-        )
-        return self._stream(info, dtype.itemsize, source.rate_hz, None, record)
-
-    def _recorder(self, stream: StreamSpec, record: RecordSpec) -> WorkerSpec:
-        settings = {
-            "camera": stream.info.name,
-            "path": record.path,
-            "reserve_bytes": record.reserve_bytes,
-            "durability": self._durability,
-        }
-        return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
-
-
-def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> WorkerSpec:
-    kind = item.worker
-    return WorkerSpec(
-        name=item.name,
-        kind=kind.kind,
-        label=f"{kind.__module__}.{kind.__qualname__}",
-        payload=pack((kind, {**item.settings, **(settings or {})}), f"worker {item.name}"),
-        restart=item.restart,
-        moves=kind.moves,
-    )
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as the data set keeps them: what JSON cannot hold is saved as text."""
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(settings), enc_hook=str))
-    return plain

@@ -1,0 +1,249 @@
+"""A scope as its parts: checked, and put together into what its supervisor is told."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mutoscope.cameras.driver import Camera
+from mutoscope.cameras.worker import CameraWorker, describe
+from mutoscope.frames import _os
+from mutoscope.model.errors import ConfigError, DatasetExistsError, DatasetNotFoundError
+from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
+from mutoscope.recording.recorder import RecorderWorker
+from mutoscope.runtime import Restart, WorkerSettings
+from mutoscope.runtime.payload import pack
+from mutoscope.runtime.spec import RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
+
+__all__ = ["Parts", "SourceSettings"]
+
+MEMORY_SHARE = 0.25
+MIN_SLOTS = 16
+DURABILITIES = ("process", "power")
+RESERVED = ("program", "supervisor")
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A producer that lives in the user's own process instead of a camera's.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (y, x) of the largest frame.
+    dtype : dtype
+        Of the frames.
+    rate_hz : float
+        About how many frames a second, for the size of the ring.
+    pixel_size_um : float, optional
+        Of the object.
+    """
+
+    shape: tuple[int, int]
+    dtype: npt.DTypeLike
+    rate_hz: float = 30.0
+    pixel_size_um: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What :class:`~mutoscope.app.scope.Scope` was given; see there. What cannot be is refused here, before anything starts."""
+
+    cameras: Mapping[str, Camera]
+    sources: Mapping[str, SourceSettings]
+    workers: Sequence[WorkerSettings]
+    record: str | os.PathLike[str] | bool | None
+    overwrite: bool
+    resume: bool
+    outlive: bool
+    ring_seconds: float
+    ring_slots: int | None
+    reserve_bytes: int
+    settings: Mapping[str, Any]
+    durability: str
+    environment: Mapping[str, dict[str, str]]
+    restarts: Mapping[str, Restart]
+    hang_report_s: float
+    recorder_hang_s: float
+    setup_timeout_s: float
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.resume:
+            raise ConfigError("choose either overwrite or resume")
+        for name in ("ring_seconds", "hang_report_s", "recorder_hang_s", "setup_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if self.ring_slots is not None and self.ring_slots < MIN_SLOTS:
+            raise ConfigError(f"ring_slots must be at least {MIN_SLOTS}, not {self.ring_slots}")
+        if self.reserve_bytes < 0:
+            raise ConfigError(f"reserve_bytes must be 0 or more, not {self.reserve_bytes}")
+        if self.durability not in DURABILITIES:
+            raise ConfigError(f"durability is {' or '.join(map(repr, DURABILITIES))}, not {self.durability!r}")
+        for name in (*self.cameras, *self.sources):
+            if not (isinstance(name, str) and name):
+                raise ConfigError(f"the name of a camera is text, not {name!r}")
+        for name, camera in self.cameras.items():
+            if not isinstance(camera, Camera):
+                raise ConfigError(f"camera {name!r} is {camera!r}, not a mutoscope.cameras.Camera")
+        if not (self.cameras or self.sources or self.workers):
+            raise ConfigError("a scope needs a camera, a source or a worker")
+
+    def specification(self) -> ScopeSpec:
+        """Return what the supervisor is told.
+
+        Raises
+        ------
+        ConfigError
+            If the parts do not fit together, or the data set cannot be where it is to be.
+        """
+        record = self._record_spec()
+        streams = [self._camera_stream(name, camera, record) for name, camera in self.cameras.items()]
+        streams += [self._source_stream(name, source, record) for name, source in self.sources.items()]
+        duplicates = {stream.info.name for stream in streams if sum(s.info.name == stream.info.name for s in streams) > 1}
+        if duplicates:
+            raise ConfigError(f"two cameras or sources have the name {sorted(duplicates)[0]!r}")
+        specs = [self._recorder(stream, record) for stream in streams if stream.recorder is not None and record is not None]
+        specs += [_worker(each) for each in self.workers]
+        specs += [
+            _worker(
+                WorkerSettings(CameraWorker, name=stream.producer),
+                {"camera": self.cameras[stream.info.name], "stream": stream.info.name},
+            )
+            for stream in streams
+            if stream.producer is not None
+        ]
+        names = [spec.name for spec in specs]
+        for name in names:
+            if name in RESERVED:
+                raise ConfigError(f"the name {name!r} is taken: give the worker another with WorkerSettings(…, name=…)")
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"two workers have the name {name!r}: give one of them another with WorkerSettings(…, name=…)"
+                )
+        for name in (*self.environment, *self.restarts):
+            if name not in names:
+                raise ConfigError(f"there is no worker {name!r} to set something for; this scope has: {', '.join(names)}")
+        specs = [
+            msgspec.structs.replace(
+                spec, environment=self.environment.get(spec.name, {}), restart=self.restarts.get(spec.name, spec.restart)
+            )
+            for spec in specs
+        ]
+        for spec in specs:
+            if spec.moves and spec.restart.mode == "always":
+                raise ConfigError(f"{spec.name} can move: its restart mode is 'consent' or 'never', not 'always'")
+        return ScopeSpec(
+            name=Path(record.path).name if record is not None else f"scope-{os.getpid()}",
+            streams=streams,
+            workers=specs,
+            record=record,
+            folder=record.folder if record is not None else None,
+            outlive=self.outlive,
+            sys_path=[entry or os.getcwd() for entry in sys.path],
+            settings=dict(self.settings),
+            hang_report_s=self.hang_report_s,
+            recorder_hang_s=self.recorder_hang_s,
+            setup_timeout_s=self.setup_timeout_s,
+        )
+
+    def _record_spec(self) -> RecordSpec | None:
+        if self.record is None or self.record is False:
+            return None
+        path = _default_path() if self.record is True else Path(self.record)
+        path = path.absolute()
+        if not path.name.endswith(".zarr"):
+            raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
+        if os.path.lexists(path) and not (self.overwrite or self.resume):
+            raise DatasetExistsError(f"{path} exists already: choose another name, or say overwrite or resume")
+        for parent in path.parents:
+            if parent.is_dir():
+                break
+            if parent.exists():
+                raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
+        folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
+        return RecordSpec(
+            path=str(path), folder=str(folder), overwrite=self.overwrite, resume=self.resume, reserve_bytes=self.reserve_bytes
+        )
+
+    def _stream(
+        self, info: StreamInfo, itemsize: int, rate_hz: float, producer: str | None, record: RecordSpec | None
+    ) -> StreamSpec:
+        slot_bytes = max(1, info.shape[0] * info.shape[1] * itemsize)
+        least = max(MIN_SLOTS, RECORDER_LEASES + 2 * len(self.workers) + 8)
+        wanted = self.ring_slots or max(least, math.ceil(self.ring_seconds * rate_hz))
+        share = int(_os.available_memory() * MEMORY_SHARE / max(1, len(self.cameras) + len(self.sources)))
+        slots = wanted if self.ring_slots else max(least, min(wanted, share // slot_bytes))
+        single = len(self.cameras) + len(self.sources) == 1
+        recorder = None if record is None else ("recorder" if single else f"recorder.{info.name}")
+        return StreamSpec(info=info, slots=slots, slot_bytes=slot_bytes, producer=producer, recorder=recorder)
+
+    def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
+        shape, dtype = describe(camera)
+        rate = float(camera.rate_hz) or 30.0
+        info = StreamInfo(
+            name=name,
+            shape=shape,
+            dtype=dtype.name,
+            rate_hz=float(camera.rate_hz) or None,
+            pixel_size_um=camera.pixel_size_um,
+            settings=_plain(camera.describe()),
+        )
+        return self._stream(info, dtype.itemsize, rate, name, record)
+
+    def _source_stream(self, name: str, source: SourceSettings, record: RecordSpec | None) -> StreamSpec:
+        dtype = np.dtype(source.dtype)
+        info = StreamInfo(
+            name=name,
+            shape=(int(source.shape[0]), int(source.shape[1])),
+            dtype=dtype.name,
+            rate_hz=source.rate_hz,
+            pixel_size_um=source.pixel_size_um,
+        )
+        return self._stream(info, dtype.itemsize, source.rate_hz, None, record)
+
+    def _recorder(self, stream: StreamSpec, record: RecordSpec) -> WorkerSpec:
+        settings = {
+            "camera": stream.info.name,
+            "path": record.path,
+            "reserve_bytes": record.reserve_bytes,
+            "durability": self.durability,
+        }
+        return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
+
+
+def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> WorkerSpec:
+    kind = item.worker
+    return WorkerSpec(
+        name=item.name,
+        kind=kind.kind,
+        label=f"{kind.__module__}.{kind.__qualname__}",
+        payload=pack((kind, {**item.settings, **(settings or {})}), f"worker {item.name}"),
+        restart=item.restart,
+        moves=kind.moves,
+    )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the data set keeps them: what JSON cannot hold is saved as text."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(settings), enc_hook=str))
+    return plain
+
+
+def _default_path() -> Path:
+    """``./mutoscope-data/<UTC stamp>/run.ome.zarr``, with a number where that moment has one already."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder, number = Path("mutoscope-data") / stamp, 1
+    while folder.exists():
+        number += 1
+        folder = Path("mutoscope-data") / f"{stamp}-{number}"
+    return folder / "run.ome.zarr"
