@@ -333,7 +333,6 @@ def test_what_a_running_scope_is_asked_wrongly(tmp_path: Path) -> None:
                 ConfigError,
                 "there is no worker 'Nemo'; this scope has: recorder, Looker, Idler, camera",
             ),
-            (lambda: scope.request(SetGain(gain=1.0), timeout_s=0.0), CommandTimeoutError, "SetGain"),
             (lambda: scope.start(), ScopeStateError, "this scope is running already"),
         ]
         for ask, kind, words in asked:
