@@ -36,7 +36,7 @@ class CameraWorker(Worker):
     """
 
     kind = "camera"
-    restart = Restart(limit=20, within_s=60.0)
+    restart = Restart(limit=10, within_s=60.0)
     camera: Camera
     stream: str
 

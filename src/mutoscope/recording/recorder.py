@@ -11,7 +11,7 @@ from mutoscope import storage
 from mutoscope.bus import Command
 from mutoscope.frames import Frame
 from mutoscope.model._faults import kill_point
-from mutoscope.model.errors import DiskFullError, FrameTimeoutError, PeerDiedError, RingClosedError
+from mutoscope.model.errors import ConfigError, DiskFullError, FrameTimeoutError, PeerDiedError, RingClosedError
 from mutoscope.runtime import Restart, Worker, control
 
 __all__ = ["RecorderWorker"]
@@ -42,7 +42,7 @@ class RecorderWorker(Worker):
     """
 
     kind = "recorder"
-    restart = Restart(limit=20, within_s=60.0)
+    restart = Restart(limit=10, within_s=60.0)
     camera: str
     path: str
     reserve_bytes: int = 0
@@ -92,6 +92,10 @@ class RecorderWorker(Worker):
         self._report_refused()
         try:
             self._store(frame)
+        except ConfigError as error:
+            self.log.error("%s: frame %d cannot be stored: %s", self.camera, frame_id, error)
+            self._refuse(frame, "unstorable")
+            return
         except DiskFullError as error:
             self._failed = "disk_full"
             self._refuse(frame, self._failed)
@@ -126,6 +130,7 @@ class RecorderWorker(Worker):
 
     def _change_form(self, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
+        storage.CameraLayout((array.shape[0], array.shape[1]), array.dtype).level()  # refuses what cannot be stored
         self._writer.close()
         self._writer = storage.open_image_writer(
             self.path,

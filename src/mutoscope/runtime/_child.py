@@ -28,6 +28,8 @@ from mutoscope.runtime.spec import ChildSpec, ScopeInfo, ScopeState
 from mutoscope.runtime.worker import Worker
 
 HEARTBEAT_PERIOD_NS = 200_000_000
+ORPHANED = 75
+FAULT_TEXT = 20_000
 IDLE_WAIT_S = 0.5
 REPLY_S = 5.0
 EOF_S = 0.2
@@ -183,7 +185,7 @@ class WorkerHost:
             self.endpoint.pump(IDLE_WAIT_S)
             self.endpoint.dispatch()
             if self.endpoint.peer_closed:
-                return 75
+                return ORPHANED
             if self._failed:
                 return SETUP_FAILED
         row, step = self.row, self.worker.step
@@ -215,7 +217,7 @@ class WorkerHost:
         if self.endpoint.peer_closed:
             sys.stderr.write(f"mutoscope: {self.name} ends: the supervisor is gone\n")
         self._rest()
-        return 75 if self.endpoint.peer_closed else 0
+        return ORPHANED if self.endpoint.peer_closed else 0
 
     def _is_orphaned(self) -> bool:
         """Look once more whether the supervisor is gone: its rings may say so before the bus does."""
@@ -296,7 +298,7 @@ def main(payload_fd: int) -> int:
     except (PeerDiedError, ClosedError):
         if not host.endpoint.peer_closed:
             return _crash(host)
-        return 75
+        return ORPHANED
     except BaseException:  # noqa: BLE001  (top of a process: reported, then it ends; sys.exit() in a worker too)
         return _crash(host)
     return code
@@ -316,7 +318,12 @@ def _crash(host: WorkerHost) -> int:
 
 
 def _fail_before_start(spec: ChildSpec, error: Exception) -> int:
-    os.pwrite(spec.fault_fd, msgspec.json.encode(errors.to_record(error, traceback.format_exc())), 0)
+    record = errors.to_record(error, traceback.format_exc())
+    encoded = msgspec.json.encode(record)
+    if len(encoded) > processes.FAULT_BYTES:
+        text, trace = str(error)[:FAULT_TEXT], record.traceback[-FAULT_TEXT:]
+        encoded = msgspec.json.encode(errors.ErrorRecord(record.type_name, (text,), text, trace))
+    os.pwrite(spec.fault_fd, encoded, 0)
     return processes.NOT_STARTED
 
 
@@ -326,4 +333,6 @@ if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    if code == ORPHANED:
+        os.killpg(0, signal.SIGKILL)  # with everyone whom this worker started; nobody is left to do it
     os._exit(code)

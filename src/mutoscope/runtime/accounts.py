@@ -20,6 +20,7 @@ __all__ = ["discard_empty", "final_ledger", "live_ledger"]
 
 VERSION = 1
 CLOCK_SAMPLES = 20_000
+RANGES_IN_ATTRIBUTES = 10_000
 LEFT_REASONS = {"disk_full": "disk_full", "disk_reserve": "disk_reserve", "recorder_lost": "recorder_lost"}
 """Why frames were left unwritten, by the reason for which the scope ended; otherwise ``stopped``."""
 
@@ -50,7 +51,7 @@ def final_ledger(
     if record is not None and any(_recover_first(stream, members) for stream in streams.values()):
         try:
             storage.recover(record.path)
-        except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError) as error:
+        except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
             desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
     for name, stream in streams.items():
         if record is not None and stream.spec.recorder is not None:
@@ -58,10 +59,17 @@ def final_ledger(
     ledger["problems"] = list(desk.problems)
     if record is not None and any(stream.spec.recorder is not None for stream in streams.values()):
         try:
-            storage.write_attributes(record.path, {"ledger": ledger})
+            storage.write_attributes(record.path, {"ledger": _shortened(ledger)})
         except (DatasetError, DatasetNotFoundError, OSError) as error:
             desk.report(f"the ledger could not be saved in the data set: {error}")
     return ledger
+
+
+def _shortened(value: Any) -> Any:
+    """The ledger as the data set's attributes hold it: of a list of very many id ranges the first; ``ledger.json`` has all."""
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    return value[:RANGES_IN_ATTRIBUTES] if isinstance(value, list) else value
 
 
 def _recover_first(stream: Stream, members: dict[str, Member]) -> bool:
@@ -76,8 +84,13 @@ def _read_back(camera: dict[str, Any], stream: Stream, record: RecordSpec, reaso
         with storage.open_reader(record.path, camera=stream.name) as reader:
             stored = IdRanges.from_ids(reader.frame_ids.tolist())
             camera["clocks"] = _clocks(reader)
-    except (DatasetError, DatasetNotFoundError) as error:
+    except (DatasetError, DatasetNotFoundError, OSError) as error:
         desk.report(f"{stream.name}: the data set could not be read back: {error}")
+        consumer = camera["consumers"].get(recorder)
+        if consumer is not None:  # what was acknowledged cannot be shown to be there: nothing is claimed
+            consumer.update(pending=consumer["pending"] + consumer["done"], done=0, done_ids=[])
+        camera["stored"] = 0
+        camera["unverified"] = True
         return
     first, last = camera["first_id"], camera["last_id"]
     produced = IdRanges([(first, last)]) if last >= first else IdRanges()

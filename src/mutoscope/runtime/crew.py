@@ -98,6 +98,16 @@ class Crew:
         self._desk.hub.add_peer(member.name, child.bus)
         self._changed(member)
 
+    def _not_spawned(self, member: Member, error: OSError) -> None:
+        """A restart that the system refused (no descriptors, no memory) counts as a death: it is tried again, or given up."""
+        member.last_error = f"its process could not be started: {error}"
+        self._desk.note(logging.ERROR, f"{member.name}: {member.last_error}")
+        member.restart_at = member.deaths.next_restart(time.monotonic(), 0.0)
+        if member.restart_at is None:
+            member.set_state("failed")
+            self._owner.member_lost(member, f"{member.name}: {member.last_error}")
+        self._changed(member)
+
     def _hello(self, name: str, manifest: Manifest) -> None:
         member = self.members.get(name)
         if member is None:
@@ -194,8 +204,8 @@ class Crew:
         if orderly:
             member.set_state("ended")
             self._changed(member)
-        elif status == processes.NOT_STARTED and fault:
-            self._not_loaded(member, msgspec.json.decode(fault.encode(), type=errors.ErrorRecord))
+        elif status == processes.NOT_STARTED and (record := _load_error(fault)) is not None:
+            self._not_loaded(member, record)
         else:
             self._died(member, child.pid, status, fault, restart_at)
 
@@ -270,7 +280,10 @@ class Crew:
         for member in self:
             if member.restart_at is not None and now >= member.restart_at:
                 member.restart_at = None
-                self._spawn(member)
+                try:
+                    self._spawn(member)
+                except OSError as error:
+                    self._not_spawned(member, error)
             if member.term_at is not None and now >= member.term_at and member.child is not None:
                 member.term_at, member.kill_at = None, now + KILL_AFTER_TERM_S
                 self._terminate(member)
@@ -365,3 +378,11 @@ class Crew:
 
     def _changed(self, member: Member) -> None:
         self._desk.hub.publish(control.WorkerChanged(worker=member.name, state=member.state, message=member.last_error))
+
+
+def _load_error(fault: str) -> errors.ErrorRecord | None:
+    """Return what prevented a worker's class from loading, if its process left that behind."""
+    try:
+        return msgspec.json.decode(fault.encode(), type=errors.ErrorRecord)
+    except msgspec.MsgspecError:
+        return None

@@ -71,7 +71,7 @@ class Journal:
         """
         if self._audit is None:
             return
-        content = msgspec.msgpack.decode(payload) if 0 < len(payload) <= AUDITED_BYTES else None
+        content = _readable(payload) if 0 < len(payload) <= AUDITED_BYTES else None
         entry = {
             "utc_ns": time.time_ns(),
             "who": who,
@@ -81,7 +81,7 @@ class Journal:
             "result": result,
             "ms": round(duration_s * 1e3, 3),
         }
-        self._write(self._audit, json.dumps(entry, default=repr) + "\n")
+        self._write(self._audit, json.dumps(entry) + "\n")
 
     def save(self, name: str, document: dict[str, Any]) -> None:
         """Write a JSON document whole: a reader sees the old one or the new one."""
@@ -89,7 +89,7 @@ class Journal:
             return
         partial = self.folder / f".{name}.{os.getpid()}"
         try:
-            partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(document, enc_hook=repr), indent=1))
             os.replace(partial, self.folder / name)
         except OSError as error:
             self._failed(error)
@@ -121,3 +121,13 @@ class Journal:
                 except OSError as error:
                     self._failed(error)
         self._log = self._audit = self._lock = None
+
+
+def _readable(payload: bytes) -> Any:
+    """Return a command as JSON can hold it; one that cannot be shown is named as such, and must not end the supervisor."""
+    try:
+        content = msgspec.msgpack.decode(payload, strict=False)
+        json.dumps(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError, RecursionError):
+        return f"({len(payload)} bytes that JSON cannot show)"
+    return content

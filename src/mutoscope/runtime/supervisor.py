@@ -81,6 +81,7 @@ class Supervisor:
         self.phase_deadline = time.monotonic() + spec.setup_timeout_s
         self.linger_until = 0.0
         self.program_pid = os.getppid()
+        self.program_pidfd = -1
         self.program_gone = False
         self.next_check = 0.0
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -99,6 +100,7 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self.selector.register(self.wake_read, selectors.EVENT_READ, self._woken)
+        self._watch_program()
         try:
             self._start()
             wait, rested = 0.0, time.monotonic()
@@ -140,6 +142,19 @@ class Supervisor:
                     self.crew.kill(member)
         self.acquisitions.advance(now)
         self._advance_phase(now)
+
+    def _watch_program(self) -> None:
+        """Notice the program's death also when a child that it forked keeps its connection open."""
+        try:
+            self.program_pidfd = _os.open_pidfd(self.program_pid)
+        except ProcessLookupError:
+            self._program_lost()
+            return
+        self.selector.register(self.program_pidfd, selectors.EVENT_READ, self._program_died)
+
+    def _program_died(self, _mask: int) -> None:
+        self.selector.unregister(self.program_pidfd)
+        self._program_lost()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.interrupts += 1
@@ -397,6 +412,8 @@ class Supervisor:
             stream.close()
         self.tables.close()
         self.desk.close()
+        if self.program_pidfd >= 0:
+            os.close(self.program_pidfd)
         os.close(self.wake_read)
         os.close(self.wake_write)
 

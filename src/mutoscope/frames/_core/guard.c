@@ -52,7 +52,10 @@ static void *guard_run(void *argument) {
   for (;;) {
     uint64_t now = now_ns();
     atomic_store_explicit(g->heartbeat, now, memory_order_relaxed);
-    if (gone && now - gone >= (uint64_t)g->grace_ns) _exit(75);
+    if (gone && now - gone >= (uint64_t)g->grace_ns) {
+      kill(0, SIGKILL);  // with everyone whom this worker started: it leads a process group of its own
+      _exit(75);
+    }
     struct timespec wait = {g->period_ns / 1000000000, g->period_ns % 1000000000};
     if (gone) {
       wait = (struct timespec){0, 20000000};
