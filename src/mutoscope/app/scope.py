@@ -318,15 +318,19 @@ class Scope:
         began = time.monotonic()
         number = self.start_acquisition(frames, seconds=seconds)
         ends = None if seconds is None else began + seconds
-        while (ended := self._ended_acquisition(number, PROGRESS_S)) is None:
-            if on_progress is not None:
-                on_progress(self)
-            now = time.monotonic()
-            if ends is not None and now >= ends:
-                ends = None
-                self.stop_acquisition()
-            if timeout_s is not None and now - began > timeout_s:
-                raise errors.CommandTimeoutError(f"the acquisition did not end within {timeout_s:g} s; it goes on")
+        try:
+            while (ended := self._ended_acquisition(number, PROGRESS_S)) is None:
+                if on_progress is not None:
+                    on_progress(self)
+                now = time.monotonic()
+                if ends is not None and now >= ends:
+                    ends = None
+                    self.stop_acquisition()
+                if timeout_s is not None and now - began > timeout_s:
+                    raise errors.CommandTimeoutError(f"the acquisition did not end within {timeout_s:g} s; it goes on")
+        except KeyboardInterrupt:
+            self.stop_acquisition()  # an interrupted cell of a notebook leaves no camera running
+            raise
         if ended.error is not None:
             raise errors.from_record(ended.error)
         for name, reason in ended.reasons.items():

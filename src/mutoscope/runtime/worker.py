@@ -110,7 +110,8 @@ class Worker:
         camera : str
             A name of ``self.scope.cameras``.
         policy : {"latest", "every", "share"}
-            The newest frame, every frame, or each frame to one member of `group`.
+            The newest frame, every frame, or each frame to one member of `group`. The last two are lossless: call
+            ``reader.commit(frame)`` when a frame is done with, or its slot and those of all later ones stay taken.
         leases : int
             How many frames may be held at once.
         on_full : {"drop", "block", "detach"}
