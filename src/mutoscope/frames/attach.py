@@ -111,7 +111,7 @@ class RingListener:
                 handle = self._ring.assign_writer(pid=pid, watched=True)
             else:
                 handle = self._ring.assign_reader(pid=pid, watched=True, **options)
-        except (MutoscopeError, msgspec.MsgspecError, TypeError) as error:
+        except (MutoscopeError, msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
             _send(sock, _Answer(error=to_record(error)), [])
             return
         meta, fds = handle

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 SOON_S = 0.1
 REST_S = 0.001
+ASLEEP_S = 2.0
 BUSY_TICK_S = 0.01
 DRAIN_S = 20.0
 LINGER_S = 0.5
@@ -83,7 +84,7 @@ class Supervisor:
         self.program_pid = os.getppid()
         self.program_pidfd = -1
         self.program_gone = False
-        self.next_check = 0.0
+        self.next_check = time.monotonic()
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.interrupts = 0
         self.hub.on_peer_lost = self._peer_lost
@@ -134,9 +135,11 @@ class Supervisor:
         self.tables.advance(now)
         self.crew.advance(now)
         if now >= self.next_check:
+            slept = now - self.next_check > ASLEEP_S
             soon = [stream.collect() for stream in self.streams.values()]
             self.next_check = now + (SOON_S if any(soon) else TICK_S)
-            for member, silent_s in self.crew.watch(now):
+            # After a pause of the whole scope (a frozen container, a debugger) everyone gets the time to show a sign of life.
+            for member, silent_s in [] if slept else self.crew.watch(now):
                 if silent_s > self.spec.recorder_hang_s and self.phase == "running":
                     self._fail_run("recorder_lost", f"{member.name} has not responded for {silent_s:.0f} s and was killed")
                     self.crew.kill(member)
