@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ import pytest
 
 EXTERNAL = "MUTOSCOPE_TEST_DATA"
 ZARR_THREADS = 2
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: the programs that tests interrupt would inherit that they ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _own_memfds() -> list[str]:
