@@ -130,6 +130,8 @@ def _last_cut(shape: tuple[int, ...], bounds: tuple[slice, ...]) -> int:
 
 
 def _read_into(file: IO[bytes], target: memoryview, offset: int, where: str) -> None:
+    if offset < 0:
+        raise DatasetError(f"{where}: is damaged: its pixels would begin before the file")
     done = 0
     while done < len(target):
         got = os.preadv(file.fileno(), [target[done:]], offset + done)
