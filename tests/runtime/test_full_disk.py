@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,28 +17,6 @@ from mutoscope.model.errors import DiskFullError
 
 Mount = Callable[[int], Path]
 SHAPE = (64, 64)
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Return a function that mounts a file system of so many KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted: list[Path] = []
-
-    def make(kib: int) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        options = ["-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
-        done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing_acknowledged(mount: Mount) -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from ome_tiff_oracles import check_frames
 from storage_oracles_frames import frame_of
-from test_storage_full_disk import Mount, fill_until_full, mount, take_all
+from test_storage_full_disk import Mount, fill_until_full, take_all
 
 from mutoscope import storage
 from mutoscope.model.errors import DiskFullError
-
-__all__ = ["mount"]
 
 SHAPE = (100, 130)
 

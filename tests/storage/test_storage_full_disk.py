@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +18,6 @@ from mutoscope.model.errors import DiskFullError
 from mutoscope.storage import CameraLayout
 
 Mount = Callable[[int], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Return a function that mounts a file system of so many KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted: list[Path] = []
-
-    def make(kib: int) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        options = ["-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
-        done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill_until_full(writer: storage.FrameStreamWriter, limit: int = 10_000) -> list[int]:
