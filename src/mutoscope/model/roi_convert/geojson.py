@@ -260,9 +260,10 @@ def _is_still(roi: Roi, written: Any) -> bool:
 def _parts(geometry: Any, index: int) -> list[Simple]:
     if geometry is None:
         return []
-    if not isinstance(geometry, dict) or geometry.get("type") not in _GEOMETRIES:
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if not isinstance(kind, str) or kind not in _GEOMETRIES:
         raise DatasetError(f"feature {index} of the GeoJSON has no geometry that is known")
-    if geometry["type"] == "GeometryCollection":
+    if kind == "GeometryCollection":
         members = geometry.get("geometries")
         if not isinstance(members, list) or any(isinstance(m, dict) and m.get("type") == "GeometryCollection" for m in members):
             raise DatasetError(f"feature {index} of the GeoJSON has a collection that is not one, or one inside another")
@@ -273,7 +274,7 @@ def _parts(geometry: Any, index: int) -> list[Simple]:
     if not coordinates:
         return []
     try:
-        made = _GEOMETRIES[geometry["type"]](coordinates)
+        made = _GEOMETRIES[kind](coordinates)
     except (TypeError, ConfigError, OverflowError) as error:
         raise DatasetError(f"feature {index} of the GeoJSON has coordinates that are none: {error}") from error
     if geometry.get("isEllipse") is True and len(made) == 1 and isinstance(made[0], Polygon):
