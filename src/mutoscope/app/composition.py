@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mutoscope import storage
 from mutoscope.cameras.driver import Camera
 from mutoscope.cameras.worker import CameraWorker, describe
 from mutoscope.frames import _os
@@ -40,19 +41,43 @@ class SourceSettings:
     Parameters
     ----------
     shape : tuple of int
-        (y, x) of the largest frame.
+        (y, x) of every frame; of the largest one where they are `varying`.
     dtype : dtype
         Of the frames.
     rate_hz : float
         About how many frames a second, for the size of the ring.
     pixel_size_um : float, optional
         Of the object.
+    varying : bool
+        Whether shape and dtype may change from frame to frame, within the bytes of the largest. A recording begins a further
+        image, ``<name>.1``, with each change. Otherwise a frame of another form is refused.
+
+    Raises
+    ------
+    ConfigError
+        If one of them cannot be.
     """
 
     shape: tuple[int, int]
     dtype: npt.DTypeLike
     rate_hz: float = 30.0
     pixel_size_um: float | None = None
+    varying: bool = False
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.shape) if isinstance(self.shape, Sequence | np.ndarray) else ()
+        if len(shape) != 2 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+            raise ConfigError(f"the shape of a source is (y, x), two whole numbers above 0, not {self.shape!r}")
+        try:
+            kind = np.dtype(self.dtype).kind
+        except TypeError:
+            raise ConfigError(f"the dtype of a source is a NumPy type such as 'uint16', not {self.dtype!r}") from None
+        if kind not in "biufc":
+            raise ConfigError(f"the pixels of a source are bool, integer, float or complex, not {np.dtype(self.dtype)}")
+        for name in ("rate_hz", "pixel_size_um"):
+            value = getattr(self, name)
+            if not (name == "pixel_size_um" and value is None) and not 0 < value < math.inf:
+                raise ConfigError(f"{name} of a source is a number above 0, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +120,18 @@ class Parts:
         for name, camera in self.cameras.items():
             if not isinstance(camera, Camera):
                 raise ConfigError(f"camera {name!r} is {camera!r}, not a mutoscope.cameras.Camera")
+        for name, source in self.sources.items():
+            if not isinstance(source, SourceSettings):
+                raise ConfigError(f"source {name!r} is {source!r}, not a mutoscope.SourceSettings")
+            if self.recorded:
+                _check_storable(f"source {name!r}", source.shape, source.dtype)
         if not (self.cameras or self.sources or self.workers):
             raise ConfigError("a scope needs a camera, a source or a worker")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether frames are stored."""
+        return self.record is not None and self.record is not False
 
     def specification(self) -> ScopeSpec:
         """Return what the supervisor is told.
@@ -189,6 +224,8 @@ class Parts:
 
     def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
         shape, dtype = describe(camera)
+        if record is not None:
+            _check_storable(f"camera {name!r}", shape, dtype)
         rate = float(camera.rate_hz) or 30.0
         info = StreamInfo(
             name=name,
@@ -231,6 +268,13 @@ def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> Wor
         restart=item.restart,
         moves=kind.moves,
     )
+
+
+def _check_storable(what: str, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+    try:
+        storage.CameraLayout((int(shape[0]), int(shape[1])), dtype).level()
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

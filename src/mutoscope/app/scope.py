@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -34,6 +35,8 @@ from mutoscope.runtime.processes import describe_exit
 from mutoscope.runtime.spec import ScopeState
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_RESERVE = 256 * 1024 * 1024
 START_MARGIN_S = 10.0
@@ -87,18 +90,81 @@ class WorkerStatus:
 
 
 class Source:
-    """The user's own process as a camera. From :meth:`Scope.source`; one thread at a time."""
+    """The user's own process as a camera. From :meth:`Scope.source`; one thread at a time.
 
-    def __init__(self, writer: FrameWriter) -> None:
+    Every frame has the shape and dtype of its :class:`SourceSettings`, unless those say that it is `varying`.
+    """
+
+    def __init__(self, name: str, settings: SourceSettings, writer: FrameWriter, *, recorded: bool) -> None:
+        self._name = name
+        self._settings = settings
         self._writer = writer
+        self._recorded = recorded
+        self._shape = (int(settings.shape[0]), int(settings.shape[1]))
+        self._dtype = np.dtype(settings.dtype)
 
     def push(self, array: npt.NDArray[Any], **metadata: Any) -> int:
-        """Copy a frame into the ring, once, and publish it; returns its ``frame_id``. See :meth:`FrameWriter.push`."""
+        """Copy a frame into the ring, once, and publish it; returns its ``frame_id``. See :meth:`FrameWriter.push`.
+
+        Raises
+        ------
+        ConfigError
+            A ValueError: the frame is not what the source declared. No ``frame_id`` is used.
+        """
+        if type(array) is not np.ndarray:
+            array = np.asarray(array)
+        if array.shape != self._shape or array.dtype != self._dtype:
+            if array.dtype.newbyteorder("=") != array.dtype:
+                array = array.astype(array.dtype.newbyteorder("="))
+            self._check(array.shape, array.dtype)
         return self._writer.push(array, **metadata)
 
-    def slot(self, shape: tuple[int, int], dtype: npt.DTypeLike, **metadata: Any) -> Any:
-        """A free slot to fill in place, published on leaving the ``with`` block. See :meth:`FrameWriter.slot`."""
-        return self._writer.slot(shape, dtype, **metadata)
+    def slot(self, shape: tuple[int, int] | None = None, dtype: npt.DTypeLike | None = None, **metadata: Any) -> Any:
+        """A free slot to fill in place, published on leaving the ``with`` block. See :meth:`FrameWriter.slot`.
+
+        Parameters
+        ----------
+        shape, dtype : optional
+            As declared, if not given.
+        **metadata
+            See :meth:`FrameWriter.slot`.
+
+        Raises
+        ------
+        ConfigError
+            A ValueError: the frame is not what the source declared. No ``frame_id`` is used.
+        """
+        wanted = self._shape if shape is None else tuple(shape)
+        kind = self._dtype if dtype is None else np.dtype(dtype)
+        if wanted != self._shape or kind != self._dtype:
+            self._check(wanted, kind)
+        return self._writer.slot(wanted, kind, **metadata)
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse a form that was not declared; where forms vary, what cannot be stored. What is not refused is the form now."""
+        if (shape, dtype) == (self._shape, self._dtype):
+            return
+        if not self._settings.varying:
+            declared = f"{_by(self._shape)} px of {self._dtype}"
+            raise ConfigError(
+                f"source {self._name!r} was declared with frames of {declared}, and this one is {_by(shape)} px of {dtype}; "
+                "SourceSettings(…, varying=True) lets them change"
+            )
+        if len(shape) != 2 or min(shape) < 1:
+            raise ConfigError(f"a frame has shape (y, x) with at least one pixel, not {shape}")
+        if self._recorded:
+            storage.CameraLayout((shape[0], shape[1]), dtype).level()  # refuses what cannot be stored
+        self._shape, self._dtype = (shape[0], shape[1]), dtype
+
+
+def _warn(level: int, text: str) -> None:
+    """Pass a warning on to whoever runs the scope; errors are in its result, and everything is in ``scope.log``."""
+    if level == logging.WARNING:
+        log.warning("%s", text)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "no"
 
 
 class Scope:
@@ -223,6 +289,8 @@ class Scope:
         try:
             client = ScopeClient(spec)
             client.subscribe(control.AcquisitionEnded, self._on_acquisition_ended)
+            client.subscribe(control.Notice, lambda event: _warn(event.level, event.text))
+            client.subscribe(control.LogLine, lambda event: _warn(event.level, f"{event.worker}: {event.text}"))
             client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
         except BaseException:
             if client is not None:
@@ -262,6 +330,8 @@ class Scope:
         else:
             self.result = ScopeResult(ended.reason, ended.errors, ended.message)
             self._last_ledger, self._last_status = Ledger(ended.ledger), ended.status
+            if unstorable := self._last_ledger.dropped.get("unstorable"):
+                log.warning("%s frames were not stored, as they cannot be: %s", f"{unstorable:,}", "; ".join(ended.errors))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -460,7 +530,9 @@ class Scope:
         if name not in self._parts.sources:
             raise ConfigError(f"there is no source {name!r}; this scope has: {', '.join(self._parts.sources) or 'none'}")
         if name not in self._sources_open:
-            self._sources_open[name] = Source(self._running_client().writer(name))
+            writer = self._running_client().writer(name)
+            settings = self._parts.sources[name]
+            self._sources_open[name] = Source(name, settings, writer, recorded=self._parts.recorded)
         return self._sources_open[name]
 
     def reader(self, camera: str = "camera", *, policy: str = "latest", key: str | None = None, **options: Any) -> FrameReader:

@@ -106,6 +106,8 @@ def _read_back(camera: dict[str, Any], stream: Stream, record: RecordSpec, reaso
     if missing:
         desk.report(f"{stream.name}: frames {missing} were acknowledged and are not in the data set")
         left -= missing
+    if refused := dropped.get("unstorable"):
+        desk.report(f"{stream.name}: {refused.count:,} frames were not stored, as they cannot be ({refused}); scope.log says why")
     if left:
         dropped[reason] = (dropped.get(reason) or IdRanges()) | left
         if reason == "stopped":
