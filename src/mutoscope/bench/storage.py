@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mutoscope import storage
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile, touched
 
 __all__ = ["CASES", "run"]
 
@@ -30,8 +31,9 @@ STREAMS = {"recording": "run.ome.zarr", "OME-TIFF": "run.ome.tiff"}
 """Case → data set that it writes."""
 
 AT_LEAST = 0.8
-TURN_BYTES = 128 * 1024 * 1024
 _DISTINCT = 8
+_QUIET_S = 0.3  # without a request, the device counts as idle
+_PATIENCE_S = 20.0
 
 
 def run(
@@ -44,8 +46,10 @@ def run(
     """Measure recording against a raw file write.
 
     Each round writes the same frames to a plain file with one ``write`` a frame, and through `storage.open_writer` into
-    OME-Zarr and into OME-TIFF, in turns of 128 MiB; nothing is synced. Making the files, closing and deleting them are
-    outside the time; beginning a shard, and making the TIFF with its first frame, are inside.
+    OME-Zarr and into OME-TIFF, one after the other, in turned order. All go into the page cache. Before each, outside the
+    time, that is synced, the device comes to rest, and the memory that the page cache will take is touched: so none pays
+    for the bytes of another, nor for memory that a virtual machine's host has yet to find. Making the files, closing and
+    deleting them are outside the time; beginning a shard, and making the TIFF with its first frame, are inside.
 
     Parameters
     ----------
@@ -89,53 +93,77 @@ def _measure(bench: Bench, place: Path, name: str, shape: tuple[int, int], frame
 
 
 def _round(place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_first: bool) -> dict[str, dict[str, float]]:
-    """Write the frames in each way, in turns of one shard's worth, so that a slow moment of the machine falls on all."""
-    shape, nbytes = images[0].shape, images[0].nbytes
-    turn = max(1, TURN_BYTES // nbytes)
-    times: dict[str, list[float]] = {"raw write": [], **{case: [] for case in STREAMS}}
-    raw = place / "raw"
-    fd = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-    dtype = images[0].dtype
-    writers = {case: storage.open_writer(place / name, shape=shape, dtype=dtype) for case, name in STREAMS.items()}
+    """Write the frames in each way in turn, each beginning with nothing that waits to be written to the device."""
+    cases = ["raw write", *STREAMS]
+    return {case: _write(place, case, images, frames) for case in (cases if raw_first else cases[::-1])}
 
+
+def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
+    path = place / STREAMS.get(case, "raw")
+    _settle(place)
+    touched(int(1.25 * images[0].nbytes * frames))  # and freed: the kernel gives out last what was freed first
+    with contextlib.ExitStack() as stack:
+        if case in STREAMS:
+            writer = stack.enter_context(storage.open_writer(path, shape=images[0].shape, dtype=images[0].dtype))
+            store = _appending(writer, images)
+        else:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            store = _writing(fd, images)
+        taken = _timed(store, frames)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for entry in place.iterdir():  # what belongs to a data set and lies beside it
+        entry.unlink()
+    return {
+        "value": images[0].nbytes * frames / sum(taken) / 1e6,
+        "p50_us": percentile(taken, 50) * 1e6,
+        "p99_us": percentile(taken, 99) * 1e6,
+        "max_us": max(taken) * 1e6,
+    }
+
+
+def _writing(fd: int, images: Sequence[NDArray[Any]]) -> Callable[[int], None]:
     def write(number: int) -> None:
         pixels: Any = images[number % _DISTINCT]
         os.write(fd, pixels)
 
-    def appending(writer: storage.FrameStreamWriter) -> Callable[[int], None]:
-        def append(number: int) -> None:
-            now = time.time_ns()
-            writer.append(images[number % _DISTINCT], tick=number, monotonic_ns=now, utc_ns=now, exposure_ms=1.0)
+    return write
 
-        return append
 
-    every = [("raw write", write), *((case, appending(writer)) for case, writer in writers.items())]
-    order = every if raw_first else every[::-1]
+def _appending(writer: storage.FrameStreamWriter, images: Sequence[NDArray[Any]]) -> Callable[[int], None]:
+    def append(number: int) -> None:
+        now = time.time_ns()
+        writer.append(images[number % _DISTINCT], tick=number, monotonic_ns=now, utc_ns=now, exposure_ms=1.0)
+
+    return append
+
+
+def _settle(place: Path) -> None:
+    """Wait until the device has written, and discarded, what was asked of it before; at most `_PATIENCE_S`."""
+    os.sync()
+    number = place.stat().st_dev
+    counters = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+    deadline, before = time.monotonic() + _PATIENCE_S, ""
+    while counters.exists() and time.monotonic() < deadline:
+        now = counters.read_text(encoding="ascii")
+        if now == before and int(now.split()[8]) == 0:  # requests in flight
+            return
+        before = now
+        time.sleep(_QUIET_S)
+
+
+def _timed(store: Callable[[int], None], frames: int) -> list[float]:
+    """Return the seconds that each frame took."""
+    taken = []
     gc.collect()
     gc.disable()
     try:
-        for first in range(0, frames, turn):
-            for case, store in order:
-                before = time.perf_counter()
-                for number in range(first, min(first + turn, frames)):
-                    store(number)
-                    now = time.perf_counter()
-                    times[case].append(now - before)
-                    before = now
+        before = time.perf_counter()
+        for number in range(frames):
+            store(number)
+            now = time.perf_counter()
+            taken.append(now - before)
+            before = now
     finally:
         gc.enable()
-        os.close(fd)
-        raw.unlink()
-        for writer in writers.values():
-            writer.close()
-        for entry in place.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return {
-        case: {
-            "value": nbytes * frames / sum(taken) / 1e6,
-            "p50_us": percentile(taken, 50) * 1e6,
-            "p99_us": percentile(taken, 99) * 1e6,
-            "max_us": max(taken) * 1e6,
-        }
-        for case, taken in times.items()
-    }
+    return taken
