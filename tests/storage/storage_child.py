@@ -29,7 +29,10 @@ def append(writer: FrameStreamWriter, frames: int) -> None:
 
 def scenario(path: str) -> None:
     """Everything that a recorder may go through."""
-    recording = storage.create_recording(path, {"camera": FAST}, overwrite=True)
+    if os.path.exists(path):
+        storage.create_recording(path, {"camera": FAST}, overwrite=True, keep_replaced=True).put_back()
+    recording = storage.create_recording(path, {"camera": FAST}, overwrite=True, keep_replaced=True)
+    recording.delete_replaced()
     say("created")
     with storage.open_image_writer(recording, "camera") as writer:
         append(writer, 18)

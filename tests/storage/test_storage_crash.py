@@ -25,6 +25,10 @@ CHILD = Path(__file__).with_name("storage_child.py")
 SOURCES = Path(mutoscope.storage.__file__).parent
 POINTS = sorted({point for p in SOURCES.glob("*.py") for point in re.findall(r'kill_point\("([^"]+)"\)', p.read_text())})
 LATER = {
+    "storage.create.built": (2,),
+    "storage.create.beside": (2,),
+    "storage.create.placed": (2,),
+    "storage.create.hidden": (2,),
     "storage.append.pixels_written": (6, 20),
     "storage.document.written": (2, 5, 9, 14, 20, 26),
     "storage.grow.declared": (3,),
@@ -107,12 +111,17 @@ def test_killed_at_a_named_point(tmp_path: Path, point: str, nth: int) -> None:
             assert frame_id > max((i for own in acknowledged(output).values() for i in own.values()), default=0)
             writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id})
         assert check(path, acknowledged(output)) == {**before, last["image"]: last["frames"] + 1}
-    else:  # killed while the data set was being made: the old one, none, or the new one is there
-        assert not path.exists() or storage.info(path)["frames"] in (0, 1)
+    else:  # killed while the data set was being made: the old one or the new one is there, and the old one's frame is somewhere
+        kept = [each for each in (path, *tmp_path.glob("run.replaced*.ome.zarr")) if storage.info(each)["frames"] == 1]
+        assert storage.info(path)["frames"] in (0, 1)
+        assert kept or (point, nth) == ("storage.create.hidden", 2), "only a replacement that is complete is deleted"
+        for each in kept:
+            assert zarr.open_group(each, mode="r")["0"][0].tolist() == np.ones((3, 3)).tolist()
     code, output = run_child(path)
     assert (code, output.split()[-1]) == (0, b"done")
     check(path, acknowledged(output), "zarrs")
     assert storage.info(path)["complete"] is True
+    assert all(storage.info(each)["frames"] in (0, 1) for each in tmp_path.glob("run.replaced*.ome.zarr"))
 
 
 def test_killed_at_random_and_gone_on_with(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from storage_oracles import READERS, assert_exact, frame_of
 
 from mutoscope import storage
 from mutoscope.model import FrameInfo, PlaneIndex
-from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError
-from mutoscope.storage import CameraLayout
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError, ScopeStateError
+from mutoscope.storage import CameraLayout, _replace
 
 SMALL = CameraLayout((24, 40), "uint16", frames_per_shard=4)
 WIDE = CameraLayout((8, 100), "uint8", pixel_size_um=0.065, rate_hz=200.0, frames_per_shard=4)
@@ -369,3 +369,27 @@ def test_a_planned_frame_takes_what_it_says(tmp_path: Path) -> None:
     used = sum(p.stat().st_blocks * 512 for p in (path / "0").rglob("*") if p.is_file())
     assert used == pytest.approx(16 * storage.bytes_per_frame((512, 512), "uint16", frames_per_shard=8), rel=0.01)
     assert 0 < storage.free_bytes(tmp_path / "not" / "yet") <= shutil.disk_usage(tmp_path).free
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_is_replaced_can_be_kept_and_put_back(tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchanges:  # some network file systems cannot
+        monkeypatch.setattr(_replace, "_rename_exchanging", None)
+    path = tmp_path / "run.ome.zarr"
+    fill(storage.create_recording(path, {"camera": SMALL}), "camera", [1, 2, 3])
+    recording = storage.create_recording(path, {"camera": WIDE}, overwrite=True, keep_replaced=True)
+    assert recording.replaced == tmp_path / "run.replaced.ome.zarr"
+    assert storage.info(recording.replaced)["frames"] == 3
+    assert storage.info(path)["frames"] == 0
+    recording.put_back()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.ome.zarr"]
+    assert_exact(path, [1, 2, 3], tuple(READERS))
+    recording = storage.create_recording(path, {"camera": WIDE}, overwrite=True, keep_replaced=True)
+    again = storage.create_recording(path, {"camera": WIDE}, overwrite=True, keep_replaced=True)
+    assert (again.replaced, again.left_over) == (tmp_path / "run.replaced-2.ome.zarr", [recording.replaced])
+    fill(again, "camera", [1])
+    with pytest.raises(ScopeStateError, match="holds frames already"):
+        again.put_back()
+    again.delete_replaced()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.ome.zarr", "run.replaced.ome.zarr"]
+    assert storage.info(recording.replaced or "")["frames"] == 3

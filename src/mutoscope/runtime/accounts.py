@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import Any
 
@@ -10,13 +9,14 @@ from mutoscope import storage
 from mutoscope.model import ClockFit, IdRanges
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError
 from mutoscope.runtime.consumers import Account, entry
+from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.members import Member
-from mutoscope.runtime.spec import RecordSpec, ScopeSpec
+from mutoscope.runtime.spec import ScopeSpec
 from mutoscope.runtime.streams import Stream
 from mutoscope.runtime.tables import Tables
 
-__all__ = ["discard_empty", "final_ledger", "live_ledger"]
+__all__ = ["final_ledger", "live_ledger"]
 
 VERSION = 1
 CLOCK_SAMPLES = 20_000
@@ -42,24 +42,30 @@ def live_ledger(spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, mem
 
 
 def final_ledger(
-    spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, members: dict[str, Member], reason: str, desk: Desk
+    spec: ScopeSpec,
+    streams: dict[str, Stream],
+    tables: Tables,
+    members: dict[str, Member],
+    reason: str,
+    desk: Desk,
+    dataset: DataSet,
 ) -> dict[str, Any]:
     """The account after every worker has ended; what is stored is read back from the data set, and the ledger saved in it."""
     ledger = live_ledger(spec, streams, tables, members)
     ledger.update(final=True, reason=reason)
-    record = spec.record
-    if record is not None and any(_recover_first(stream, members) for stream in streams.values()):
+    path = dataset.path
+    if path is not None and any(_recover_first(stream, members) for stream in streams.values()):
         try:
-            storage.recover(record.path)
+            storage.recover(path)
         except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
             desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
     for name, stream in streams.items():
-        if record is not None and stream.spec.recorder is not None:
-            _read_back(ledger["cameras"][name], stream, record, LEFT_REASONS.get(reason, "stopped"), desk)
+        if dataset.made and stream.spec.recorder is not None:
+            _read_back(ledger["cameras"][name], stream, path, LEFT_REASONS.get(reason, "stopped"), desk)
     ledger["problems"] = list(desk.problems)
-    if record is not None and any(stream.spec.recorder is not None for stream in streams.values()):
+    if path is not None and any(stream.spec.recorder is not None for stream in streams.values()):
         try:
-            storage.write_attributes(record.path, {"ledger": _shortened(ledger)})
+            storage.write_attributes(path, {"ledger": _shortened(ledger)})
         except (DatasetError, DatasetNotFoundError, OSError) as error:
             desk.report(f"the ledger could not be saved in the data set: {error}")
     return ledger
@@ -76,12 +82,14 @@ def _recover_first(stream: Stream, members: dict[str, Member]) -> bool:
     return stream.spec.recorder is not None and members[stream.spec.recorder].state == "failed"
 
 
-def _read_back(camera: dict[str, Any], stream: Stream, record: RecordSpec, reason: str, desk: Desk) -> None:
+def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason: str, desk: Desk) -> None:
     """Enter what the data set holds: that is what was done, whatever the ring says; and say so where the two differ."""
     recorder = stream.spec.recorder
     assert recorder is not None
     try:
-        with storage.open_reader(record.path, camera=stream.name) as reader:
+        if path is None:
+            raise DatasetNotFoundError(f"{stream.name}: the data set is gone")
+        with storage.open_reader(path, camera=stream.name) as reader:
             stored = IdRanges.from_ids(reader.frame_ids.tolist())
             camera["clocks"] = _clocks(reader)
     except (DatasetError, DatasetNotFoundError, OSError) as error:
@@ -107,7 +115,9 @@ def _read_back(camera: dict[str, Any], stream: Stream, record: RecordSpec, reaso
         desk.report(f"{stream.name}: frames {missing} were acknowledged and are not in the data set")
         left -= missing
     if refused := dropped.get("unstorable"):
-        desk.report(f"{stream.name}: {refused.count:,} frames were not stored, as they cannot be ({refused}); scope.log says why")
+        desk.report(
+            f"{stream.name}: {refused.count:,} frames were not stored, as they cannot be ({refused}); scope.log says why"
+        )
     if left:
         dropped[reason] = (dropped.get(reason) or IdRanges()) | left
         if reason == "stopped":
@@ -144,13 +154,3 @@ def _camera(stream: Stream, members: dict[str, Member]) -> dict[str, Any]:
     if recorder is not None:
         account["stored"] = account["consumers"].get(recorder, {}).get("done", 0)
     return account
-
-
-def discard_empty(path: str, desk: Desk) -> None:
-    """Remove a data set that this run made and that holds no frame, so that a start that failed leaves none behind."""
-    try:
-        if storage.info(path)["frames"]:
-            return
-        shutil.rmtree(path)
-    except (DatasetError, DatasetNotFoundError, OSError) as error:
-        desk.report(f"{path}: the empty data set could not be removed: {error}")

@@ -17,6 +17,10 @@ from mutoscope.model.errors import ConfigError
 __all__ = ["Journal"]
 
 AUDITED_BYTES = 4096
+LOG, AUDIT = "scope.log", "audit.jsonl"
+WRITTEN = (LOG, AUDIT, "scope.json", "ledger.json")
+UNBEGUN = ".starting"
+FAILED_START = "failed-start.log"
 
 
 class Journal:
@@ -26,6 +30,9 @@ class Journal:
     ----------
     folder : path-like, optional
         Created when missing and locked while this object lives.
+    anew : bool
+        What an earlier run wrote there is replaced, but only by :meth:`begin`: until then this run writes beside it. A run that
+        never begins leaves the earlier one's files, and its own log as ``failed-start.log``.
 
     Raises
     ------
@@ -33,12 +40,13 @@ class Journal:
         If another running scope holds the folder, or it cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None, *, anew: bool = False) -> None:
         self.folder = Path(folder) if folder is not None else None
         self._lock: TextIO | None = None
         self._log: TextIO | None = None
         self._audit: TextIO | None = None
         self._dead: str | None = None
+        self._suffix = ""
         if self.folder is None:
             return
         try:
@@ -46,7 +54,10 @@ class Journal:
             self._lock = self._open("lock")
             if not _os.lock_file(self._lock.fileno()):
                 raise ConfigError(f"{self.folder} belongs to a scope that is running: choose another name, or stop that one")
-            self._log, self._audit = self._open("scope.log"), self._open("audit.jsonl")
+            if anew and any((self.folder / name).exists() for name in WRITTEN):
+                self._suffix = UNBEGUN
+                self._remove(UNBEGUN)
+            self._log, self._audit = self._open(LOG + self._suffix), self._open(AUDIT + self._suffix)
         except OSError as error:
             self.close()
             raise ConfigError(f"{self.folder}: the folder of the run cannot be made ({error.strerror})") from error
@@ -54,9 +65,29 @@ class Journal:
             self.close()
             raise
 
+    def _remove(self, suffix: str) -> None:
+        assert self.folder is not None
+        for name in WRITTEN:
+            (self.folder / (name + suffix)).unlink(missing_ok=True)
+
     def _open(self, name: str) -> TextIO:
         assert self.folder is not None
         return open(self.folder / name, "a", encoding="utf-8", buffering=1)
+
+    def begin(self) -> None:
+        """The run has started: from now on the folder is its own."""
+        if not self._suffix or self.folder is None:
+            return
+        try:
+            for name in (*WRITTEN, FAILED_START):
+                own = self.folder / (name + UNBEGUN)
+                if own.exists():
+                    os.replace(own, self.folder / name)
+                else:
+                    (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            self._failed(error)
+        self._suffix = ""
 
     def line(self, level: int, source: str, text: str) -> None:
         """Write one line of ``scope.log``: UTC time, level, who, what."""
@@ -90,7 +121,7 @@ class Journal:
         partial = self.folder / f".{name}.{os.getpid()}"
         try:
             partial.write_bytes(msgspec.json.format(msgspec.json.encode(document, enc_hook=repr), indent=1))
-            os.replace(partial, self.folder / name)
+            os.replace(partial, self.folder / (name + self._suffix))
         except OSError as error:
             self._failed(error)
             partial.unlink(missing_ok=True)
@@ -114,6 +145,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files and give the lock back."""
+        if self._suffix and self.folder is not None and self._lock is not None:
+            self._leave()
         for file in (self._log, self._audit, self._lock):
             if file is not None:
                 try:
@@ -121,6 +154,16 @@ class Journal:
                 except OSError as error:
                     self._failed(error)
         self._log = self._audit = self._lock = None
+
+    def _leave(self) -> None:
+        """The start failed: the earlier run's files stay, beside the log of this one."""
+        assert self.folder is not None
+        try:
+            os.replace(self.folder / (LOG + UNBEGUN), self.folder / FAILED_START)
+            self._remove(UNBEGUN)
+        except OSError as error:
+            self._failed(error)
+        self._suffix = ""
 
 
 def _readable(payload: bytes) -> Any:

@@ -14,10 +14,10 @@ import socket
 import time
 from typing import Any
 
-from mutoscope import storage
 from mutoscope.bus import CallRecord, Deferred, Reply
 from mutoscope.frames import _os
 from mutoscope.model import errors
+from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
     CommandTimeoutError,
     ConfigError,
@@ -28,9 +28,10 @@ from mutoscope.model.errors import (
     ScopeStateError,
 )
 from mutoscope.runtime import control
-from mutoscope.runtime.accounts import discard_empty, final_ledger, live_ledger
+from mutoscope.runtime.accounts import final_ledger, live_ledger
 from mutoscope.runtime.acquisition import STOP_STREAM_S, Acquisitions
 from mutoscope.runtime.crew import TEARDOWN_S, Crew
+from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import PROGRAM, Desk
 from mutoscope.runtime.journal import Journal
 from mutoscope.runtime.members import Member
@@ -72,13 +73,13 @@ class Supervisor:
         self.state = ScopeState(folder=spec.folder, settings=dict(spec.settings))
         self.streams: dict[str, Stream] = {}
         self.tables = Tables(self.desk)
+        self.dataset = DataSet(spec, self.desk)
         self.crew = Crew(self.desk, spec, self)
         self.acquisitions = Acquisitions(self.desk, self.streams, self.crew.members, self._acquiring)
         self.reason = self.message = ""
         self.start_failure: BaseException | None = None
         self.awaiting_start: Deferred | None = None
         self.start_told = False
-        self.made_recording = False
         self.phase_deadline = time.monotonic() + spec.setup_timeout_s
         self.linger_until = 0.0
         self.program_pid = os.getppid()
@@ -176,11 +177,12 @@ class Supervisor:
         _os.name_process("mutoscope:supervisor")
         try:
             self._check_memory()
-            self.desk.journal = Journal(self.spec.folder)
+            record = self.spec.record
+            self.desk.journal = Journal(self.spec.folder, anew=record is not None and record.overwrite)
             document = {"name": self.spec.name, "supervisor_pid": os.getpid(), "settings": self.spec.settings}
             self.desk.journal.save("scope.json", document)
-            resumed = self.spec.record is not None and self.spec.record.resume
-            first_ids = self._create_recording() if resumed else {}
+            resumed = record is not None and record.resume
+            first_ids = self.dataset.create() if resumed else {}
             self.crew.spawn_all()
             for stream in self.spec.streams:
                 name = stream.info.name
@@ -199,36 +201,10 @@ class Supervisor:
 
     def all_introduced(self) -> None:
         """Every worker is known and fits: now the data set is made."""
-        if self.spec.record is not None and not self.spec.record.resume:
-            self._create_recording()
+        if not self.dataset.made:
+            self.dataset.create()
         if not self.crew.members:
             self._started()
-
-    def _create_recording(self) -> dict[str, int]:
-        """Create the data set; returns the first ``frame_id`` of each camera (after the last stored one when resuming)."""
-        record = self.spec.record
-        if record is None:
-            return {}
-        layouts = {
-            stream.info.name: storage.CameraLayout(
-                shape=stream.info.shape,
-                dtype=stream.info.dtype,
-                rate_hz=stream.info.rate_hz,
-                pixel_size_um=stream.info.pixel_size_um,
-            )
-            for stream in self.spec.streams
-            if stream.recorder is not None
-        }
-        settings = {stream.info.name: stream.info.settings for stream in self.spec.streams}
-        recording = storage.create_recording(
-            record.path,
-            layouts,
-            overwrite=record.overwrite,
-            resume=record.resume,
-            attributes={"scope": self.spec.name, "settings": {**self.spec.settings, "cameras": settings}},
-        )
-        self.made_recording = not record.resume
-        return {name: recording.last_frame_id(name) + 1 for name in layouts}
 
     def set_up_command(self) -> control.SetUp:
         """What a worker is told to be set up."""
@@ -253,6 +229,9 @@ class Supervisor:
 
     def _started(self) -> None:
         self.phase = "running"
+        kill_point("scope.started")
+        self.desk.journal.begin()
+        self.dataset.started()
         if self.awaiting_start is not None:
             self.awaiting_start.resolve(self._start_report())
             self.awaiting_start = None
@@ -379,9 +358,8 @@ class Supervisor:
         return all(stream.drained(member.name) for stream in self.streams.values() for member in self.crew if member.serving)
 
     def _finish(self) -> None:
-        ledger = final_ledger(self.spec, self.streams, self.tables, self.crew.members, self.reason, self.desk)
-        if self.start_failure is not None and self.made_recording and self.spec.record is not None:
-            discard_empty(self.spec.record.path, self.desk)
+        ledger = final_ledger(self.spec, self.streams, self.tables, self.crew.members, self.reason, self.desk, self.dataset)
+        self.dataset.end()
         self.desk.journal.save("ledger.json", ledger)
         if self.desk.journal.failure:
             self.desk.problems.append(f"the log could not be written: {self.desk.journal.failure}")
@@ -414,6 +392,7 @@ class Supervisor:
         for stream in self.streams.values():
             stream.close()
         self.tables.close()
+        self.dataset.close()
         self.desk.close()
         if self.program_pidfd >= 0:
             os.close(self.program_pidfd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import itertools
 import os
 import re
@@ -14,12 +16,16 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _files, _layout
 
-__all__ = ["check_replaceable", "is_empty_folder", "make_folder"]
+__all__ = ["check_replaceable", "delete", "is_empty_folder", "make_folder", "put_back", "replaced_folders"]
 
 _serial = itertools.count()
 _NODE = {"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"}
 _CHUNK = re.compile(r"[0-9]+(\.[0-9]+)*|c(\.[0-9]+)*")
 _STALE_S = 60.0
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_rename_exchanging = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def is_empty_folder(path: Path) -> bool:
@@ -27,33 +33,102 @@ def is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
-def make_folder(root: Path, build: Callable[[Path], None], *, replace: bool) -> None:
-    """Have `build` fill a hidden folder beside `root`, then rename it into place, the old one aside and then away."""
+def make_folder(root: Path, build: Callable[[Path], None], *, replace: bool) -> Path | None:
+    """Have `build` fill a hidden folder beside `root`, then put it in place in one step.
+
+    Returns
+    -------
+    Path or None
+        Where what stood at `root` now is: beside it, whole, under a visible name (``run.replaced.ome.zarr``). Whoever asked
+        for the replacement either deletes it with `delete` or has it back with `put_back`.
+    """
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(root)
-    label = f".{root.name}.{os.getpid()}-{next(_serial)}"
-    part = root.parent / f"{label}{_files.PART}"
-    part.mkdir()
+    made = _hidden(root)
+    made.mkdir()
     try:
-        build(part)
+        build(made)
         kill_point("storage.create.built")
-        if replace:
-            old = root.parent / f"{label}-old{_files.PART}"
-            os.rename(root, old)
-            kill_point("storage.create.moved_away")
-            os.rename(part, root)
-            kill_point("storage.create.placed")
-            shutil.rmtree(old)
-        else:
-            os.rename(part, root)
+        if not replace:
+            os.rename(made, root)
+            return None
+        kept = _free_name(root)
+        os.rename(made, kept)
+        made = kept
+        kill_point("storage.create.beside")
+        _exchange(root, kept)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    kill_point("storage.create.placed")
+    return kept
+
+
+def put_back(root: Path, kept: Path) -> None:
+    """Undo a replacement: `kept` is at `root` again, and what stood there meanwhile is deleted."""
+    _exchange(root, kept)
+    kill_point("storage.create.put_back")
+    delete(root, kept)
+
+
+def delete(root: Path, folder: Path) -> None:
+    """Delete a folder beside `root`: hidden first, so that nobody finds half of it; the next run ends what a kill stops."""
+    hidden = _hidden(root)
+    os.rename(folder, hidden)
+    kill_point("storage.create.hidden")
+    shutil.rmtree(hidden)
+
+
+def replaced_folders(root: Path) -> list[Path]:
+    """Return what was replaced at `root` and is still there: a run was killed before it had started."""
+    stem, suffix = _split(root)
+    mine = re.compile(re.escape(stem) + r"\.replaced(-[0-9]+)?" + re.escape(suffix))
+    return sorted(root.parent / name for name in os.listdir(root.parent) if mine.fullmatch(name))
+
+
+def _hidden(root: Path) -> Path:
+    return root.parent / f".{root.name}.{os.getpid()}-{next(_serial)}{_files.PART}"
+
+
+def _split(root: Path) -> tuple[str, str]:
+    stem = root.name.removesuffix(".zarr").removesuffix(".ome")
+    return stem, root.name[len(stem) :]
+
+
+def _free_name(root: Path) -> Path:
+    stem, suffix = _split(root)
+    for number in itertools.count(1):
+        name = root.parent / f"{stem}.replaced{'' if number == 1 else f'-{number}'}{suffix}"
+        if not os.path.lexists(name):
+            return name
+    raise AssertionError
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two folders, in one step where the file system can; else `other` is at its own name or at that of `one`."""
+    if _rename_exchanging is not None:
+        if _rename_exchanging(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+            return
+        error = ctypes.get_errno()
+        if error not in _CANNOT_EXCHANGE:
+            raise OSError(error, os.strerror(error), str(one), None, str(other))
+    aside = _hidden(one)
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+        try:
+            os.rename(aside, one)
+        except BaseException:
+            os.rename(other, one)
+            raise
+    except BaseException:
+        os.rename(aside, other)
         raise
 
 
 def _remove_stale(root: Path) -> None:
-    """Remove what a process that was killed while making this data set left beside it."""
-    mine = re.compile(re.escape(f".{root.name}.") + r"([0-9]+)-[0-9]+(-old)?" + re.escape(_files.PART))
+    """Remove what a process that was killed while making or deleting this data set left hidden beside it."""
+    mine = re.compile(re.escape(f".{root.name}.") + r"([0-9]+)-[0-9]+" + re.escape(_files.PART))
     for name in os.listdir(root.parent):
         match = mine.fullmatch(name)
         if match is None or os.path.exists(f"/proc/{match[1]}"):

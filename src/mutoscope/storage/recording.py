@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from mutoscope.model._faults import kill_point
-from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, ScopeStateError
 from mutoscope.storage import _files, _flat, _layout, _replace, _seal
 from mutoscope.storage.writer import Durability, FrameStreamWriter
 
@@ -75,10 +76,39 @@ class Recording:
         Its root.
     images : tuple of str
         Its image groups, in the order of their making; ``"."`` is the root itself.
+    replaced : Path, optional
+        Where the data set that stood there before is kept (`create_recording` with ``keep_replaced=True``), until
+        `delete_replaced` or `put_back`.
     """
 
     path: Path
     images: tuple[str, ...]
+    replaced: Path | None = None
+
+    def delete_replaced(self) -> None:
+        """Delete what was replaced, if it is kept."""
+        if self.replaced is not None:
+            _replace.delete(self.path, self.replaced)
+
+    def put_back(self) -> None:
+        """Delete this data set, and have what it replaced back in its place.
+
+        Raises
+        ------
+        ScopeStateError
+            If it holds a frame: then both stay.
+        """
+        if any(self.last_frame_id(camera) for camera in self.cameras):
+            raise ScopeStateError(f"{self.path}: holds frames already, so what it replaced stays at {self.replaced}")
+        if self.replaced is not None:
+            _replace.put_back(self.path, self.replaced)
+        else:
+            _replace.delete(self.path, self.path)
+
+    @property
+    def left_over(self) -> list[Path]:
+        """Other data sets that were replaced here by runs that were killed before they had started."""
+        return [path for path in _replace.replaced_folders(self.path) if path != self.replaced]
 
     @property
     def cameras(self) -> dict[str, str]:
@@ -159,6 +189,7 @@ def create_recording(
     overwrite: bool = False,
     resume: bool = False,
     attributes: Mapping[str, Any] | None = None,
+    keep_replaced: bool = False,
 ) -> Recording:
     """Make the data set that cameras will be recorded into.
 
@@ -178,6 +209,9 @@ def create_recording(
         the earlier part is trimmed first. Where nothing exists, the data set is made new.
     attributes : mapping, optional
         Saved beside ``ledger`` under ``mutoscope`` of the root's attributes.
+    keep_replaced : bool
+        With `overwrite`: keep what is replaced beside it, under the name in ``Recording.replaced``, until the caller deletes it
+        or puts it back. A process that is killed meanwhile leaves both.
 
     Raises
     ------
@@ -225,14 +259,17 @@ def create_recording(
 
     with _files.translated(root):
         try:
-            _replace.make_folder(root, build, replace=taken)
+            kept = _replace.make_folder(root, build, replace=taken)
+            if kept is not None and not keep_replaced:
+                _replace.delete(root, kept)
+                kept = None
         except OSError as error:
             if os.path.lexists(root) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise DatasetExistsError(f"{root}: was made by another process at this moment") from error
             if error.errno in _REFUSALS:
                 raise ConfigError(f"{root}: cannot be made ({error.strerror})") from error
             raise
-    return find_recording(root)
+    return dataclasses.replace(find_recording(root), replaced=kept)
 
 
 def _image_attributes(camera: str, segment: int, layout: CameraLayout, level: _layout.Level) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""The supervisor's side of the data set: made once everything fits, undone when the start fails, found again at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from mutoscope import storage
+from mutoscope.model.errors import MutoscopeError
+from mutoscope.runtime.desk import Desk
+from mutoscope.runtime.spec import ScopeSpec
+
+__all__ = ["DataSet"]
+
+
+class DataSet:
+    """The data set of a scope, if it records. What it replaces stays beside it until the scope has started.
+
+    Parameters
+    ----------
+    spec : ScopeSpec
+        Where it is to be, and what becomes of what stands there.
+    desk : Desk
+        Says what goes wrong.
+    """
+
+    def __init__(self, spec: ScopeSpec, desk: Desk) -> None:
+        self._spec = spec
+        self._desk = desk
+        self._recording: storage.Recording | None = None
+        self._folder_fd = -1
+        self._started = False
+
+    def create(self) -> dict[str, int]:
+        """Make it; returns the first ``frame_id`` of each camera (after the last stored one when resuming)."""
+        record = self._spec.record
+        if record is None:
+            return {}
+        layouts = {
+            stream.info.name: storage.CameraLayout(
+                shape=stream.info.shape,
+                dtype=stream.info.dtype,
+                rate_hz=stream.info.rate_hz,
+                pixel_size_um=stream.info.pixel_size_um,
+            )
+            for stream in self._spec.streams
+            if stream.recorder is not None
+        }
+        settings = {stream.info.name: stream.info.settings for stream in self._spec.streams}
+        self._recording = recording = storage.create_recording(
+            record.path,
+            layouts,
+            overwrite=record.overwrite,
+            resume=record.resume,
+            attributes={"scope": self._spec.name, "settings": {**self._spec.settings, "cameras": settings}},
+            keep_replaced=True,
+        )
+        self._folder_fd = os.open(record.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for folder in recording.left_over:
+            self._desk.note(logging.WARNING, f"{folder} was replaced by a run that was killed at its start: keep or delete it")
+        return {name: recording.last_frame_id(name) + 1 for name in layouts}
+
+    def started(self) -> None:
+        """The scope runs: what was replaced is not needed any longer."""
+        self._started = True
+        if self._recording is None or self._recording.replaced is None:
+            return
+        try:
+            self._recording.delete_replaced()
+        except OSError as error:
+            self._desk.report(f"{self._recording.replaced}, which was replaced, could not be deleted: {error}")
+
+    def end(self) -> None:
+        """Undo it unless the scope has started: what it replaced is back, and no empty data set stays behind."""
+        if self._started or self._recording is None or self._spec.record is None or self._spec.record.resume:
+            return
+        try:
+            self._recording.put_back()
+        except (MutoscopeError, OSError) as error:
+            kept = self._recording.replaced
+            where = f"what it replaced is at {kept}" if kept is not None else "it is empty"
+            self._desk.report(f"the data set could not be removed after the failed start ({where}): {error}")
+
+    @property
+    def path(self) -> str | None:
+        """Where it is now, also when somebody renamed it; None when there is none, or it was deleted."""
+        if self._folder_fd < 0:
+            return None
+        found = os.readlink(f"/proc/self/fd/{self._folder_fd}")
+        return found if self._is_at(found) and os.path.exists(os.path.join(found, "zarr.json")) else None
+
+    @property
+    def made(self) -> bool:
+        """True once it was made, or opened to be resumed."""
+        return self._recording is not None
+
+    def loss(self) -> str:
+        """What happened to it, if it is not where it was made; else an empty string."""
+        record = self._spec.record
+        if record is None or self._recording is None or (self._is_at(record.path) and self.path is not None):
+            return ""
+        what = f"moved to {self.path}" if self.path is not None else "deleted"
+        return f"the data set {record.path} was {what} while it was recorded"
+
+    def _is_at(self, path: str) -> bool:
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(self._folder_fd))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._folder_fd >= 0:
+            os.close(self._folder_fd)
+            self._folder_fd = -1
