@@ -121,6 +121,46 @@ def test_bounds_in_words():
     assert check_settings("x", [Setting(name="a", kind="ids")], {"a": 3}) == {"a": (3,)}
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"kind": "flaot"}, "setting 'gain': there is no kind 'flaot'; did you mean 'float'\\?"),
+        ({"kind": "colour"}, "there is no kind 'colour'; there are int, float, bool, str, path, shape, ids"),
+        ({"name": "the gain", "kind": "int"}, "a Python name such as 'exposure_ms', not 'the gain'"),
+        ({"kind": "float", "minimum": 5, "maximum": 1}, "its minimum 5 is above its maximum 1"),
+        ({"kind": "float", "minimum": "1"}, "its minimum is a number, not '1'"),
+        ({"kind": "float", "maximum": float("nan")}, "its maximum is a number, not nan"),
+        ({"kind": "int", "minimum": 0.5}, "its minimum is a whole number as its values are, not 0.5"),
+        ({"kind": "str", "minimum": 1}, "text has no minimum, and 1 is given"),
+        ({"kind": "bool", "step": 1}, "true or false has no step, and 1 is given"),
+        ({"kind": "float", "step": 0}, "its step is above 0, not 0"),
+        (
+            {"kind": "float", "step": 5, "minimum": 0, "maximum": 2},
+            "its step 5 is more than the 2 from its minimum to its",
+        ),
+        ({"kind": "str", "unit": "ms"}, "text has no unit, and 'ms' is given"),
+        ({"name": "exposure_ms", "kind": "float", "unit": "s"}, "its name says ms, its unit is 's'"),
+        ({"kind": "str", "choices": ("slow", 3)}, "the choice 3 is not text within its bounds"),
+        ({"kind": "str", "choices": ("slow", "slow")}, "the choice 'slow' is there twice"),
+        ({"kind": "str", "choices": "slow"}, "its choices are a tuple, not 'slow'"),
+        ({"kind": "int", "choices": (1, 2, 40), "maximum": 16}, "the choice 40 is not a whole number within its bounds"),
+        ({"kind": "int", "default": 17, "maximum": 16}, "its default does not fit: gain must be .* at most 16, not 17"),
+        ({"kind": "str", "default": "fast", "choices": ("slow",)}, "its default does not fit: gain must be one of 'slow'"),
+    ],
+)
+def test_a_setting_that_contradicts_itself_is_refused(given, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Setting(**{"name": "gain", **given})
+
+
+def test_settings_that_are_none_or_there_twice_are_refused():
+    with pytest.raises(ConfigError, match="x has two settings of the name 'a'"):
+        check_settings("x", [Setting(name="a", kind="int"), Setting(name="a", kind="str")], {})
+    with pytest.raises(ConfigError, match="the settings of x are a tuple of Setting"):
+        check_settings("x", ["a"], {})
+    assert Setting(name="mode", kind="str", choices=["slow", "fast"]).choices == ("slow", "fast")
+
+
 def test_a_camera_that_fails_to_open_is_not_open():
     class Broken(SdkCamera):
         closed = 0

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -25,6 +25,14 @@ _WORDS = {
     "shape": "two whole numbers (y, x)",
     "ids": "whole numbers",
 }
+
+_NUMBERS = ("int", "float", "shape", "ids")
+_UNIT_OF_SUFFIX = {
+    "ns": ("ns",), "us": ("µs", "us", "μs"), "ms": ("ms",), "s": ("s",), "hz": ("Hz",), "khz": ("kHz",), "mhz": ("MHz",),
+    "nm": ("nm",), "um": ("µm", "um", "μm"), "mm": ("mm",), "px": ("px",), "db": ("dB",), "mw": ("mW",), "mv": ("mV",),
+    "v": ("V",),
+}  # fmt: skip
+"""What the end of a setting's name says of its unit, with the ways to write it."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +60,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         Whether None is a value.
     live : bool
         Whether it can be changed while the camera is open.
+
+    Raises
+    ------
+    ConfigError
+        If they contradict each other: no driver can have such a setting.
     """
 
     name: str
@@ -65,6 +78,67 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[Any, ...] = ()
     optional: bool = False
     live: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
+            raise ConfigError(f"a setting's name is a Python name such as 'exposure_ms', not {self.name!r}")
+        kinds = get_args(SettingKind)
+        if self.kind not in kinds:
+            near = get_close_matches(str(self.kind), kinds, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(kinds)}"
+            raise ConfigError(f"setting {self.name!r}: there is no kind {self.kind!r}; {hint}")
+        for problem in (self._unit_problem(), self._bounds_problem(), self._choices_problem()):
+            if problem:
+                raise ConfigError(f"setting {self.name!r}: {problem}")
+        if self.default is not None:
+            try:
+                self.check(self.default)
+            except ConfigError as error:
+                raise ConfigError(f"setting {self.name!r}: its default does not fit: {error}") from None
+
+    def _unit_problem(self) -> str | None:
+        if self.unit and self.kind not in _NUMBERS:
+            return f"{_WORDS[self.kind]} has no unit, and {self.unit!r} is given"
+        said = _UNIT_OF_SUFFIX.get(self.name.rpartition("_")[2]) if "_" in self.name else None
+        if self.unit and said is not None and self.unit not in said:
+            return f"its name says {said[0]}, its unit is {self.unit!r}"
+        return None
+
+    def _bounds_problem(self) -> str | None:
+        given = {name: value for name in ("minimum", "maximum", "step") if (value := getattr(self, name)) is not None}
+        for name, value in given.items():
+            if self.kind not in _NUMBERS:
+                return f"{_WORDS[self.kind]} has no {name}, and {value!r} is given"
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                return f"its {name} is a number, not {value!r}"
+            if self.kind != "float" and value != int(value):
+                return f"its {name} is a whole number as its values are, not {value!r}"
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            return f"its minimum {_plain(self.minimum)} is above its maximum {_plain(self.maximum)}"
+        if self.step is not None and not self.step > 0:
+            return f"its step is above 0, not {self.step!r}"
+        if self.step is not None and self.minimum is not None and self.maximum is not None:
+            room = self.maximum - self.minimum
+            if self.step > room * (1 + 1e-9):
+                return f"its step {_plain(self.step)} is more than the {_plain(room)} from its minimum to its maximum"
+        return None
+
+    def _choices_problem(self) -> str | None:
+        given: Any = self.choices
+        if isinstance(given, list):
+            msgspec.structs.force_setattr(self, "choices", tuple(given))
+        elif not isinstance(given, tuple):
+            return f"its choices are a tuple, not {given!r}"
+        for choice in self.choices:
+            try:
+                fits = self.check(choice) == choice
+            except ConfigError:
+                fits = False
+            if not fits:
+                return f"the choice {choice!r} is not {_WORDS[self.kind]} within its bounds"
+            if self.choices.count(choice) > 1:
+                return f"the choice {choice!r} is there twice"
+        return None
 
     def check(self, value: Any) -> Any:
         """Return `value` in its own type.
@@ -80,7 +154,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         if self.choices and checked not in self.choices:
             raise self._refuse(value)
         numbers = checked if isinstance(checked, tuple) else (checked,)
-        if self.kind in ("int", "float", "shape", "ids"):
+        if self.kind in _NUMBERS:
             for number in numbers:
                 self._check_number(value, number)
         return checked
@@ -154,7 +228,13 @@ def check_settings(owner: str, specs: Iterable[Setting], values: Mapping[str, An
     ConfigError
         For a name that is not in `specs`, or a value that does not fit.
     """
-    known = {spec.name: spec for spec in specs}
+    known: dict[str, Setting] = {}
+    for spec in specs:
+        if not isinstance(spec, Setting):
+            raise ConfigError(f"the settings of {owner} are a tuple of Setting(name=…, kind=…), not of {spec!r}")
+        if spec.name in known:
+            raise ConfigError(f"{owner} has two settings of the name {spec.name!r}")
+        known[spec.name] = spec
     for name in values:
         if name not in known:
             raise ConfigError(unknown_setting(owner, name, known))
