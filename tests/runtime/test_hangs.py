@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from lab import Bystander, EveryFrame, Looker, Misbehave, Misbehaving, Rogue, ca
 
 import mutoscope as ms
 from mutoscope import storage
-from mutoscope.bench.faults import check_data_set, left_behind
+from mutoscope.bench.faults import check_data_set, left_behind, marked_processes
 from mutoscope.model.errors import PeerDiedError
 from mutoscope.runtime import Ledger, Restart, control
 
@@ -148,3 +151,41 @@ def test_what_a_worker_started_ends_with_it(nothing_left: str) -> None:
         kill(scope, "Rogue")
         until(lambda: status_of(scope, "Rogue").restarts == 1 and status_of(scope, "Rogue").state == "running")
         assert len([item for item in left_behind(nothing_left, 0.0) if item.startswith("process")]) == 2
+
+
+class SlowToMake(Rogue):
+    """A class that takes long to load."""
+
+    def __init__(self) -> None:
+        Path(os.environ["MADE_AT"]).touch()
+        while True:
+            try:
+                ctypes.PyDLL(None).usleep(300_000)  # keeps the interpreter for itself, as a heavy import does
+            except BaseException:
+                continue
+
+
+def test_a_worker_that_is_still_loading_ends_with_its_supervisor(tmp_path: Path, nothing_left: str) -> None:
+    made, path = tmp_path / "made", tmp_path / "run.ome.zarr"
+    scope = ms.Scope(
+        camera=camera(), workers=[SlowToMake], record=path, environment={"SlowToMake": {"MADE_AT": str(made)}}, reserve_bytes=0
+    )
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            scope.start()
+        except PeerDiedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        until(made.exists)
+        supervisor = json.loads((tmp_path / "run.mutoscope" / "scope.json").read_text())["supervisor_pid"]
+        assert len(marked_processes(nothing_left)) >= 3
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: not marked_processes(nothing_left), 8.0, "the worker that loads is gone, too")
+    finally:
+        thread.join()
+    assert raised

@@ -40,16 +40,15 @@ log = logging.getLogger(__name__)
 class WorkerHost:
     """Runs one Worker: answers the supervisor, opens readers and tables for it, and keeps its status row."""
 
-    def __init__(self, spec: ChildSpec, worker: Worker) -> None:
+    def __init__(self, spec: ChildSpec, worker: Worker, status: Status) -> None:
         self.name = spec.worker.name
         self.worker = worker
         self.incarnation = spec.incarnation
         self.stopping = False
         self.info = ScopeInfo(name="", cameras={}, workers=())
         self.state = ScopeState()
-        self.status = Status.from_handle(spec.status_meta, spec.status_fds)
-        self.row = self.status.row(spec.status_row)
-        self.bell = _os.create_bell()
+        self.status = status
+        self.row = status.row(spec.status_row)
         self._begun = self._ready = self._failed = False
         self._table_keys: Counter[str] = Counter()
         self._readers: list[FrameReader] = []
@@ -258,12 +257,16 @@ class _BusHandler(logging.Handler):
         self._endpoint.publish(line)
 
 
-def _start_guard(host: WorkerHost, spec: ChildSpec) -> None:
-    lifeline = _os.open_pidfd(spec.supervisor_pid)
-    if os.getppid() != spec.supervisor_pid:
+def _start_guard(spec: ChildSpec, status: Status) -> None:
+    """Watch the supervisor and show signs of life from now on, whatever Python does."""
+    try:
+        lifeline = _os.open_pidfd(spec.supervisor_pid)
+    except ProcessLookupError:
+        lifeline = -1
+    if lifeline < 0 or os.getppid() != spec.supervisor_pid:
         raise PeerDiedError("the supervisor ended before this worker started")
-    address = host.status.heartbeat_address(spec.status_row)
-    failed = library.mutoscope_guard_start(lifeline, host.bell, address, HEARTBEAT_PERIOD_NS, int(spec.grace_s * 1e9))
+    address = status.heartbeat_address(spec.status_row)
+    failed = library.mutoscope_guard_start(lifeline, _os.create_bell(), address, HEARTBEAT_PERIOD_NS, int(spec.grace_s * 1e9))
     if failed:
         raise OSError(failed, "the guard thread could not start")
 
@@ -276,6 +279,11 @@ def main(payload_fd: int) -> int:
         spec = msgspec.msgpack.decode(file.read(), type=ChildSpec)
     faulthandler.enable(file=spec.fault_fd, all_threads=True)
     _os.name_process(f"mutoscope:{spec.worker.name}")
+    status = Status.from_handle(spec.status_meta, spec.status_fds)
+    try:
+        _start_guard(spec, status)  # before the worker's class: it may take long to load
+    except PeerDiedError:
+        return ORPHANED
     try:
         sys.path[:] = spec.sys_path
         kind, settings = unpack(spec.worker.payload, f"worker {spec.worker.name}")
@@ -284,14 +292,13 @@ def main(payload_fd: int) -> int:
             setattr(worker, key, value)
     except Exception as error:  # noqa: BLE001  (top of a process: reported, then it ends)
         return _fail_before_start(spec, error)
-    host = WorkerHost(spec, worker)
+    host = WorkerHost(spec, worker, status)
     worker._host = host
     handler = _BusHandler(host.endpoint)
     logging.getLogger().addHandler(handler)
     logging.getLogger("mutoscope").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: setattr(host, "stopping", True))
     try:
-        _start_guard(host, spec)
         host.endpoint.hello()
         code = host.run()
         host.close()
