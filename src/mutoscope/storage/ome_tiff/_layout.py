@@ -23,6 +23,9 @@ DESCRIPTION_AT = 16
 BLOCK = 4096
 """No directory and no number that is written in place crosses a multiple of this: such a write is never half done."""
 
+LARGE_FRAME_BYTES = 64 * BLOCK
+"""From this size on, pixels that are not compressed begin at a multiple of `BLOCK`, to fill whole pages of the page cache."""
+
 RECORD = struct.Struct("<16s16sQQQqqd4iQQQQII")
 RECORD_TAG = 50740  # DNGPrivateData: DNG 1.4, "a place for camera manufacturers to store private data"; libtiff knows it
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
@@ -75,6 +78,12 @@ class Geometry:
     def strips(self) -> int:
         """Of one page."""
         return -(-self.shape[0] // self.rows_per_strip)
+
+    def align(self, offset: int) -> int:
+        """Return the first place from `offset` on where a page's pixels may begin."""
+        if self.compression == "none" and self.frame_bytes >= LARGE_FRAME_BYTES:
+            return -(-offset // BLOCK) * BLOCK
+        return align(offset)
 
 
 def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | None) -> Geometry:

@@ -316,7 +316,7 @@ class OmeTiffWriter(FrameStreamWriter):
         kill_point("tiff.append.counted")
         file.count += 1
         file.ordinal += 1
-        file.end = _layout.align(file.end + length)
+        file.end = self._geometry.align(file.end + length)
         file.link_at = self._pages.link_at(ifd, False)
         file.placed |= meta.c >= 0 or meta.z >= 0
 
@@ -333,7 +333,7 @@ class OmeTiffWriter(FrameStreamWriter):
         name = self._sidecar.own["camera"] + (f" p{position}" if position else "")
         size, rate = self._sidecar.number("pixel_size_um"), self._sidecar.number("rate_hz")
         text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
-        start = _layout.align(_layout.DESCRIPTION_AT + len(text))
+        start = self._geometry.align(_layout.DESCRIPTION_AT + len(text))
         described = (len(text), _layout.DESCRIPTION_AT)
         ifd, tail = self._pages.build(0, meta, start, counts, mark, described)
         head = _layout.HEADER + ifd.to_bytes(8, "little") + text
@@ -356,7 +356,7 @@ class OmeTiffWriter(FrameStreamWriter):
             fd,
             1,
             1,
-            _layout.align(length),
+            self._geometry.align(length),
             self._pages.link_at(ifd, True),
             _description.size_t_at(text),
             meta.c >= 0 or meta.z >= 0,
