@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,11 +38,15 @@ __all__ = [
     "Spread",
     "describe_machine",
     "percentile",
+    "rest",
     "touched",
 ]
 
 MIN_ROUNDS = 7
 """Rounds of a bench whose figures count."""
+
+_QUIET_S = 0.3  # without a request, a device counts as idle
+_PATIENCE_S = 30.0
 
 Measures = float | Mapping[str, float]
 Case = Callable[[], Measures]
@@ -333,6 +338,26 @@ def touched(shape: int | Sequence[int], dtype: npt.DTypeLike = np.uint8) -> npt.
     made = np.empty(shape, dtype)
     made.view(np.uint8)[...] = 1
     return made
+
+
+def rest(place: Path, nbytes: int) -> None:
+    """Give writes into `place` an equal start: the device idle, the page cache clean, memory for `nbytes` touched.
+
+    It waits, at most 30 s, until the device has written, and discarded, what it was asked to before. The memory is touched and
+    freed: the kernel gives out first what was freed last, and a virtual machine's host has to find none while it is measured.
+    It is at most half of what is free.
+    """
+    os.sync()
+    number = place.stat().st_dev
+    counters = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+    deadline, before = time.monotonic() + _PATIENCE_S, ""
+    while counters.exists() and time.monotonic() < deadline:
+        now = counters.read_text(encoding="ascii")
+        if now == before and int(now.split()[8]) == 0:  # requests in flight
+            break
+        before = now
+        time.sleep(_QUIET_S)
+    touched(min(int(1.25 * nbytes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2))
 
 
 def percentile(values: Sequence[float], q: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mutoscope import storage
 from mutoscope.app.scope import Scope
-from mutoscope.bench.harness import Bench, Report, touched
+from mutoscope.bench.harness import Bench, Report, rest, touched
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.runtime import Worker
 
@@ -22,6 +24,7 @@ __all__ = ["Counter", "Looker", "run"]
 SHAPE = (512, 512)
 RATE_HZ = 1000.0
 SECONDS = 20.0
+RING_SECONDS = 2.0
 CAMERA_BUFFER = 16
 """Frames that the simulated camera's own memory holds, as machine-vision cameras do."""
 
@@ -54,19 +57,43 @@ class Counter(Worker):
             self.frames.commit(frame)
 
 
-def raw_write(folder: Path, frames: int, shape: tuple[int, int] = SHAPE) -> float:
-    """Write so many frames to one plain file, without a pause; return frames a second."""
+def raw_write(folder: Path, frames: int, shape: tuple[int, int] = SHAPE) -> NDArray[np.float64]:
+    """Write so many frames to one plain file, without a pause; return the seconds that each took."""
     image = touched(shape, np.uint16)
     path = folder / "raw.bin"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     try:
-        began = time.perf_counter()
-        for _ in range(frames):
+        marks = np.empty(frames + 1)
+        marks[0] = time.perf_counter()
+        for number in range(frames):
             os.write(fd, image.data)
-        return frames / (time.perf_counter() - began)
+            marks[number + 1] = time.perf_counter()
+        return np.diff(marks)
     finally:
         os.close(fd)
         path.unlink()
+
+
+def sustained(taken: NDArray[np.float64], buffer_s: float, at_most: float) -> float:
+    """Return the highest rate in Hz that a writer keeps up with who needs these times, behind a buffer of so many seconds.
+
+    Frames come evenly; one that finds the buffer full is lost, and the rate too high.
+    """
+
+    def keeps_up(rate: float) -> bool:
+        arrivals = np.arange(taken.size) / rate
+        # it begins a frame when that has come and the one before is done: ends[i] = max(arrivals[i], ends[i - 1]) + taken[i]
+        done = np.cumsum(taken)
+        ends = done + np.maximum.accumulate(arrivals - (done - taken))
+        return bool((ends - arrivals).max() <= buffer_s)
+
+    low, high = 0.0, at_most
+    if keeps_up(high):
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if keeps_up(middle) else (low, middle)
+    return low
 
 
 def private_bytes(pid: int) -> int:
@@ -104,11 +131,14 @@ def run(*, quick: bool = False, folder: str | os.PathLike[str] | None = None) ->
 
 def _stream(bench: Bench, base: Path, seconds: float) -> None:
     frames = int(RATE_HZ * seconds)
-    raw_before = raw_write(base, frames)
-    rate = min(RATE_HZ, raw_before)
+    nbytes = math.prod(SHAPE) * 2 * frames
+    rest(base, nbytes)
+    before = raw_write(base, frames)
+    rate = sustained(before, RING_SECONDS, RATE_HZ)
     camera = SimulatedCamera(shape=SHAPE, rate_hz=rate, pattern="counter", buffer_frames=CAMERA_BUFFER)
     path = base / "run.ome.zarr"
-    with Scope(camera=camera, workers=[Looker, Counter], record=path, reserve_bytes=0) as scope:
+    rest(base, nbytes)
+    with Scope(camera=camera, workers=[Looker, Counter], record=path, reserve_bytes=0, ring_seconds=RING_SECONDS) as scope:
         pids = [status.pid for status in scope.status()]
         peak: dict[int, int] = {}
 
@@ -125,9 +155,14 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
         times, ticks = reader.monotonic_ns, reader.ticks
         span_s = float(times[-1] - times[0]) / 1e9
         exposed = int(ticks[-1])
-    raw_after = raw_write(base, frames)
+    shutil.rmtree(path)
+    rest(base, nbytes)
+    after = sustained(raw_write(base, frames), RING_SECONDS, RATE_HZ)
     camera_account = ledger.cameras["camera"]
-    note = f"{rate:,.0f} frames/s asked for; a raw file write sustained {raw_before:,.0f} before and {raw_after:,.0f} after"
+    note = (
+        f"{rate:,.0f} frames/s asked for: what a raw file write sustained before behind a buffer of {RING_SECONDS:g} s,"
+        f" {RATE_HZ:,.0f} at most; {after:,.0f} after"
+    )
     share = produced / (1 + rate * span_s)
     bench.figure("produced / (rate × time)", share, at_least=0.99, exact=bench.timing, note=note)
     bench.figure("exposures that became frames", produced / exposed, at_least=0.99, exact=bench.timing)

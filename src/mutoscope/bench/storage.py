@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mutoscope import storage
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile, touched
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile, rest
 
 __all__ = ["CASES", "run"]
 
@@ -32,8 +32,6 @@ STREAMS = {"recording": "run.ome.zarr", "OME-TIFF": "run.ome.tiff"}
 
 AT_LEAST = 0.8
 _DISTINCT = 8
-_QUIET_S = 0.3  # without a request, the device counts as idle
-_PATIENCE_S = 20.0
 
 
 def run(
@@ -100,8 +98,7 @@ def _round(place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_firs
 
 def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
     path = place / STREAMS.get(case, "raw")
-    _settle(place)
-    touched(int(1.25 * images[0].nbytes * frames))  # and freed: the kernel gives out last what was freed first
+    rest(place, images[0].nbytes * frames)
     with contextlib.ExitStack() as stack:
         if case in STREAMS:
             writer = stack.enter_context(storage.open_writer(path, shape=images[0].shape, dtype=images[0].dtype))
@@ -136,20 +133,6 @@ def _appending(writer: storage.FrameStreamWriter, images: Sequence[NDArray[Any]]
         writer.append(images[number % _DISTINCT], tick=number, monotonic_ns=now, utc_ns=now, exposure_ms=1.0)
 
     return append
-
-
-def _settle(place: Path) -> None:
-    """Wait until the device has written, and discarded, what was asked of it before; at most `_PATIENCE_S`."""
-    os.sync()
-    number = place.stat().st_dev
-    counters = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
-    deadline, before = time.monotonic() + _PATIENCE_S, ""
-    while counters.exists() and time.monotonic() < deadline:
-        now = counters.read_text(encoding="ascii")
-        if now == before and int(now.split()[8]) == 0:  # requests in flight
-            return
-        before = now
-        time.sleep(_QUIET_S)
 
 
 def _timed(store: Callable[[int], None], frames: int) -> list[float]:
