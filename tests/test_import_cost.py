@@ -11,7 +11,7 @@ import pytest
 LIST_MODULES = "import sys; {}; print(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
 NOT_OF_THE_CORE = {
     *("IPython", "aiohttp", "imagecodecs", "imageio", "napari", "PIL", "pymmcore", "pymmcore_plus", "scipy", "tensorstore"),
-    *("roifile", "tifffile", "useq", "zarr", "zmq"),
+    *("numcodecs", "roifile", "tifffile", "useq", "zarr", "zmq"),
 }
 NOT_BEFORE_USE = {"cloudpickle", "cyclopts", "rich"}
 

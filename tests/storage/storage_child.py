@@ -1,6 +1,6 @@
 """A writer that a test ends with SIGKILL: prints one line for every frame that is acknowledged, after it is.
 
-python storage_child.py PATH (scenario|stream|reopen)
+python storage_child.py PATH (scenario|stream|reopen) [COMPRESSION]
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from storage_oracles_frames import FAST, frame_of
+from storage_oracles_frames import fast, frame_of
 
 from mutoscope import storage
-from mutoscope.storage import FrameStreamWriter
+from mutoscope.storage import FrameStreamWriter, Receipt
+
+FAST = fast(*sys.argv[3:])
 
 
 def say(line: str) -> None:
@@ -21,9 +23,18 @@ def say(line: str) -> None:
 
 def append(writer: FrameStreamWriter, frames: int) -> None:
     name = "." if (writer.path / "zarr.json").is_file() and not writer.path.name.startswith("camera") else writer.path.name
+    waiting: list[Receipt] = []
     for _ in range(frames):
         frame_id = writer.last_frame_id + 1 + (writer.last_frame_id % 7 == 6)  # some ids are missing
-        receipt = writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id})
+        waiting.append(writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id}))
+        if frame_id % 5 == 3:
+            writer.flush()
+        while waiting and waiting[0].acknowledged:
+            receipt = waiting.pop(0)
+            say(f"{name} {receipt.position} {receipt.frame_id}")
+    for receipt in waiting:
+        assert writer.flush()
+        assert receipt.acknowledged
         say(f"{name} {receipt.position} {receipt.frame_id}")
 
 
@@ -55,7 +66,7 @@ def stream(path: str) -> None:
     with storage.open_image_writer(path, "camera", continue_=True) as writer:
         say("ready")
         while True:
-            append(writer, 1)
+            append(writer, 1 if FAST.compression == "none" else 7)
 
 
 def reopen(path: str) -> None:

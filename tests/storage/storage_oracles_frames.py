@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mutoscope.storage import CameraLayout
 
 FAST = CameraLayout((24, 40), "uint16", frames_per_shard=4)
+
+
+def fast(compression: str = "none") -> CameraLayout:
+    """Return small shards of small frames."""
+    return replace(FAST, compression=compression)
 
 
 def frame_of(frame_id: int, shape: tuple[int, int] = (24, 40), dtype: str = "uint16") -> np.ndarray:

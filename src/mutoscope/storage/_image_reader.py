@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ClosedError, DatasetError
-from mutoscope.storage import _files, _flat, _layout
+from mutoscope.storage import _codec, _files, _flat, _layout, _shard, _small
 
 __all__ = ["ImageReader"]
 
@@ -34,6 +34,7 @@ class ImageReader:
         self._prefix = "" if image == root else f"{image.name}/"
         self._pixels_fd = -1
         self._shard = -1
+        self._index: NDArray[np.uint64] | None = None
         self._closed = False
         self._level, _ = self._read_level()
         self.shape = self._level.shape
@@ -151,6 +152,8 @@ class ImageReader:
         self._check_open()
         level = self._level
         shard, slot = divmod(position, level.frames_per_shard)
+        if level.published:
+            return self._read_published(shard, slot)
         if shard != self._shard:
             fd = _files.open_inside(self._root, f"{self._prefix}{_layout.LEVEL}/c/{shard}/0/0")
             if self._pixels_fd >= 0:
@@ -168,6 +171,30 @@ class ImageReader:
             if got == 0:
                 raise DatasetError(f"{where}: is too short for frame {slot} of it")
             done += got
+        return array
+
+    def _read_published(self, shard: int, slot: int) -> NDArray[Any]:
+        level = self._level
+        relative = f"{self._prefix}{_layout.LEVEL}/{level.chunk_path(shard)}"
+        where = str(self._root / relative)
+        rows = slice(slot * level.strips, (slot + 1) * level.strips)
+        if shard != self._shard or self._index is None or np.any(self._index[rows] == _shard.EMPTY):
+            fd = _files.open_inside(self._root, relative)  # anew: it may have been published again, with more frames
+            if self._pixels_fd >= 0:
+                os.close(self._pixels_fd)
+            self._pixels_fd, self._shard = fd, shard
+            self._index = None
+            self._index = _small.read_index(fd, level, where)
+        found = self._index[rows].tolist()
+        array = np.empty(level.shape, dtype=level.numpy_dtype)
+        for number, (offset, length) in enumerate(found):
+            if offset == _shard.EMPTY:
+                raise DatasetError(f"{where}: does not hold frame {slot} of it")
+            data = os.pread(self._pixels_fd, length, offset)
+            try:
+                _codec.decode(level.compression, data, array[number * level.strip : (number + 1) * level.strip])
+            except ValueError as error:
+                raise DatasetError(f"{where}: frame {slot} of it is damaged: {error}") from error
         return array
 
     # ------------------------------------------------------------------ the end

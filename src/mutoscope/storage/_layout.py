@@ -1,4 +1,4 @@
-"""The layout on disk, version 1.0: its names, its numbers, and its documents of Zarr 3 and OME-Zarr 0.5.
+"""The layout on disk, version 1.1: its names, its numbers, and its documents of Zarr 3 and OME-Zarr 0.5.
 
 ``docs/layout.md`` is its specification.
 """
@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _shard
 
-LAYOUT_VERSION = "1.0"
+LAYOUT_VERSION = "1.1"
 NAMESPACE = "mutoscope"
 LEVEL = "0"
 FRAMES = "frames"
@@ -27,9 +27,16 @@ RECORDS_PER_CHUNK = 16384
 
 SHARD_BYTES = 128 * 1024 * 1024
 MAX_FRAMES_PER_SHARD = 4096
+SMALL_SHARD_BYTES = 32 * 1024 * 1024
+"""Pixels of a shard that is published as a whole, before compression."""
+MAX_FRAMES_PER_SMALL_SHARD = 256
 STRIP_BYTES = 512 * 1024
 MAX_FRAME_BYTES = 1 << 40
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+
+COMPRESSIONS = ("none", "blosc-lz4", "zstd")
+ZSTD_LEVEL = 1
+BLOSC_LEVEL = 5
 
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
@@ -81,12 +88,15 @@ class Level:
         Frames of one shard file.
     strip : int
         Rows of one inner chunk; it divides y.
+    compression : str
+        One of `COMPRESSIONS`. A shard whose chunks are compressed is published as a whole.
     """
 
     shape: tuple[int, int]
     dtype: str
     frames_per_shard: int
     strip: int
+    compression: str = "none"
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -99,6 +109,20 @@ class Level:
     @property
     def strips(self) -> int:
         return self.shape[0] // self.strip
+
+    @property
+    def strip_bytes(self) -> int:
+        """Bytes of one inner chunk before compression."""
+        return self.frame_bytes // self.strips
+
+    @property
+    def published(self) -> bool:
+        """Whether frames come by the rename of a file that holds them, not by writing into one that is there."""
+        return self.compression != "none"
+
+    def chunk_path(self, shard: int) -> str:
+        """Return the file of a shard, relative to the array's folder."""
+        return f"c/{shard}/0/0"
 
     @property
     def shard_chunks(self) -> int:
@@ -123,8 +147,20 @@ class Level:
         return _shard.index_bytes(self.shard_chunks, self.frame_bytes // self.strips, stored)
 
 
-def plan_level(shape: tuple[int, int], dtype: DTypeLike, frames_per_shard: int | None = None) -> Level:
+def check_compression(compression: str | None) -> str:
+    """Return the name of a compression that there is, or raise ConfigError; None is ``"none"``."""
+    if compression is None:
+        return "none"
+    if compression not in COMPRESSIONS:
+        raise ConfigError(f"OME-Zarr is compressed by {', '.join(map(repr, COMPRESSIONS))}, not {compression!r}")
+    return compression
+
+
+def plan_level(
+    shape: tuple[int, int], dtype: DTypeLike, frames_per_shard: int | None = None, compression: str | None = None
+) -> Level:
     """Choose strips and shards for frames of `shape` and `dtype`, or raise if they cannot be stored."""
+    compression = check_compression(compression)
     try:
         height, width = (int(value) for value in shape)
     except (TypeError, ValueError):
@@ -143,11 +179,13 @@ def plan_level(shape: tuple[int, int], dtype: DTypeLike, frames_per_shard: int |
         raise ConfigError(f"a frame of {frame_bytes} bytes is larger than this layout stores ({MAX_FRAME_BYTES})")
     divisors = {part for low in range(1, math.isqrt(height) + 1) if height % low == 0 for part in (low, height // low)}
     strip = min(sorted(divisors), key=lambda rows: abs(math.log(rows * row_bytes / STRIP_BYTES)))
-    if frames_per_shard is None:
+    if frames_per_shard is None and compression != "none":
+        frames_per_shard = max(1, min(MAX_FRAMES_PER_SMALL_SHARD, SMALL_SHARD_BYTES // frame_bytes))
+    elif frames_per_shard is None:
         frames_per_shard = max(4, min(MAX_FRAMES_PER_SHARD, SHARD_BYTES // frame_bytes))
     elif not 1 <= frames_per_shard <= 65536:
         raise ConfigError(f"frames_per_shard lies between 1 and 65536, not {frames_per_shard}")
-    return Level((height, width), name, int(frames_per_shard), strip)
+    return Level((height, width), name, int(frames_per_shard), strip, compression)
 
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -156,6 +194,21 @@ _BYTES = {"name": "bytes"}
 
 def _bytes_codec(dtype: str) -> dict[str, Any]:
     return _BYTES if np.dtype(dtype).itemsize == 1 else _LITTLE
+
+
+def _compressors(level: Level) -> list[dict[str, Any]]:
+    """Return the codecs behind ``bytes``, with the settings that zarr-python has for them too (zstd: a faster level)."""
+    if level.compression == "blosc-lz4":
+        size = np.dtype(level.dtype).itemsize
+        shuffle = "bitshuffle" if size == 1 else "shuffle"
+        settings = {"typesize": size, "cname": "lz4", "clevel": BLOSC_LEVEL, "shuffle": shuffle, "blocksize": 0}
+        return [{"name": "blosc", "configuration": settings}]
+    if level.compression == "zstd":
+        return [{"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}]
+    return []
+
+
+_COMPRESSION_OF = {"blosc": "blosc-lz4", "zstd": "zstd"}
 
 
 def level_document(level: Level, frames: int) -> dict[str, Any]:
@@ -174,7 +227,7 @@ def level_document(level: Level, frames: int) -> dict[str, Any]:
                 "name": "sharding_indexed",
                 "configuration": {
                     "chunk_shape": [1, level.strip, width],
-                    "codecs": [_bytes_codec(level.dtype)],
+                    "codecs": [_bytes_codec(level.dtype), *_compressors(level)],
                     "index_codecs": [_LITTLE, {"name": "crc32c"}],
                     "index_location": "end",
                 },
@@ -241,8 +294,10 @@ def parse_level(document: dict[str, Any], where: str) -> tuple[Level, int]:
     try:
         frames, height, width = document["shape"]
         chunk = document["chunk_grid"]["configuration"]["chunk_shape"]
-        inner = document["codecs"][0]["configuration"]["chunk_shape"]
-        level = Level((height, width), document["data_type"], chunk[0], inner[1])
+        sharding = document["codecs"][0]["configuration"]
+        inner = sharding["chunk_shape"]
+        compression = _COMPRESSION_OF[sharding["codecs"][1]["name"]] if len(sharding["codecs"]) > 1 else "none"
+        level = Level((height, width), document["data_type"], chunk[0], inner[1], compression)
         numbers = (frames, height, width, level.frames_per_shard, level.strip)
         sane = (
             all(type(value) is int for value in numbers)

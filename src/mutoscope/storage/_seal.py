@@ -123,7 +123,7 @@ def trim_shard(image: Path, level: _layout.Level, frames: int) -> int:
     ends there. Where the index would reach into the old one nothing is cut: there is next to nothing to gain.
     """
     shard, stored = divmod(frames, level.frames_per_shard)
-    if stored == 0:
+    if stored == 0 or level.published:  # a shard that is published as a whole never has room for frames to come
         return 0
     end = stored * level.frame_bytes
     size = end + level.index_length

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, ScopeStateError
-from mutoscope.storage import _files, _flat, _layout, _replace, _seal
+from mutoscope.storage import _codec, _files, _flat, _layout, _replace, _seal
 from mutoscope.storage.writer import Durability, FrameStreamWriter
 
 __all__ = ["CameraLayout", "Recording", "create_recording", "open_image_writer", "write_attributes"]
@@ -49,7 +49,9 @@ class CameraLayout:
     rate_hz : float, optional
         Nominal; the frames' own times are exact.
     frames_per_shard : int, optional
-        Frames of one file; 128 MiB worth, if not given.
+        Frames of one file; 128 MiB worth, or 32 MiB if compressed, if not given.
+    compression : str, optional
+        ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``.
     """
 
     shape: tuple[int, int]
@@ -57,13 +59,16 @@ class CameraLayout:
     pixel_size_um: float | None = None
     rate_hz: float | None = None
     frames_per_shard: int | None = None
+    compression: str | None = None
 
     def level(self) -> _layout.Level:
         """Return the geometry on disk, or raise ConfigError."""
         for name, value in (("pixel_size_um", self.pixel_size_um), ("rate_hz", self.rate_hz)):
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is a positive number or None, not {value!r}")
-        return _layout.plan_level(self.shape, self.dtype, self.frames_per_shard)
+        level = _layout.plan_level(self.shape, self.dtype, self.frames_per_shard, self.compression)
+        _codec.check_possible(level)
+        return level
 
 
 @dataclass(frozen=True)
@@ -284,6 +289,7 @@ def _image_attributes(camera: str, segment: int, layout: CameraLayout, level: _l
             "dtype": level.dtype,
             "frames_per_shard": level.frames_per_shard,
             "strip": level.strip,
+            "compression": level.compression,
         },
     }
 
@@ -417,14 +423,22 @@ def open_image_writer(
     own = _own_attributes(recording.folder(newest))
     document = _files.read_document(root, _relative(newest, f"{_layout.LEVEL}/zarr.json"))
     level, _ = _layout.parse_level(document, newest)
-    wanted = _layout.plan_level(shape or level.shape, dtype if dtype is not None else level.dtype)
+    wanted = _layout.plan_level(
+        shape or level.shape, dtype if dtype is not None else level.dtype, compression=level.compression
+    )
     if (wanted.shape, wanted.dtype) != (level.shape, level.dtype):
-        layout = CameraLayout(wanted.shape, wanted.dtype, _number(own.get("pixel_size_um")), _number(own.get("rate_hz")))
+        size, rate = _number(own.get("pixel_size_um")), _number(own.get("rate_hz"))
+        layout = CameraLayout(wanted.shape, wanted.dtype, size, rate, compression=level.compression)
         recording = _add_image(recording, camera, layout, wanted, "shape or dtype changed")
         newest = recording.cameras[camera]
     elif not continue_ and _last(recording.folder(newest))[0]:
         raise ConfigError(f"{root}: the image of {camera!r} holds frames already; say continue_=True to go on behind them")
-    return FrameStreamWriter(recording.folder(newest), previous_id=recording.last_frame_id(camera), durability=durability)
+    previous = recording.last_frame_id(camera)
+    if level.published:
+        from mutoscope.storage.publishing import PublishingWriter
+
+        return PublishingWriter(recording.folder(newest), previous_id=previous, durability=durability)
+    return FrameStreamWriter(recording.folder(newest), previous_id=previous, durability=durability)
 
 
 def _relative(image: str, name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import DatasetError
-from mutoscope.storage import _files, _flat, _layout, _seal
+from mutoscope.storage import _codec, _files, _flat, _layout, _seal, _shard, _small
 from mutoscope.storage._image_reader import ImageReader
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
@@ -128,7 +128,9 @@ def _recover_image(image: Path, name: str) -> ImageReport:
 
 def _restore_indices(image: Path, level: _layout.Level, frames: int) -> list[str]:
     """Write the index of shards anew that have none at their end, as damage or a power cut may leave them."""
-    actions = []
+    actions: list[str] = []
+    if level.published:  # nothing is ever written into a shard that is there
+        return actions
     full = level.index()
     for shard in range(-(-frames // level.frames_per_shard)):
         path = image / _layout.LEVEL / "c" / str(shard) / "0" / "0"
@@ -174,6 +176,8 @@ def _doubtful(image: Path, level: _layout.Level) -> tuple[tuple[int, int], ...]:
 
 def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which frames of a shard have a hole where pixels should be, or lie behind its end."""
+    if level.published:
+        return _damaged(image, level, shard, slots)
     bad = np.zeros(slots.size, dtype=np.bool_)
     try:
         fd = _files.open_inside(image, f"{_layout.LEVEL}/c/{shard}/0/0")
@@ -185,6 +189,31 @@ def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np
             begin = slot * level.frame_bytes
             end = begin + level.frame_bytes
             bad[number] = end > size or os.lseek(fd, begin, os.SEEK_HOLE) < end
+    finally:
+        os.close(fd)
+    return bad
+
+
+def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which frames of a published shard are not in it, have a hole, or do not begin as compressed chunks do."""
+    bad = np.ones(slots.size, dtype=np.bool_)
+    relative = f"{_layout.LEVEL}/{level.chunk_path(shard)}"
+    try:
+        fd = _files.open_inside(image, relative)
+    except DatasetError:
+        return bad
+    try:
+        index = _small.read_index(fd, level, relative)
+        for number, slot in enumerate(slots.tolist()):
+            rows = index[slot * level.strips : (slot + 1) * level.strips].tolist()
+            bad[number] = not all(
+                offset != _shard.EMPTY
+                and os.lseek(fd, offset, os.SEEK_HOLE) >= offset + length
+                and _codec.looks_whole(level.compression, os.pread(fd, 16, offset), length, level.strip_bytes)
+                for offset, length in rows
+            )
+    except DatasetError:
+        return bad
     finally:
         os.close(fd)
     return bad
@@ -227,7 +256,8 @@ def _saved_level(own: dict[str, Any]) -> _layout.Level | None:
     if not isinstance(saved, dict):
         return None
     try:
-        level = _layout.Level(tuple(saved["shape"]), saved["dtype"], saved["frames_per_shard"], saved["strip"])
+        compression = saved.get("compression", "none")
+        level = _layout.Level(tuple(saved["shape"]), saved["dtype"], saved["frames_per_shard"], saved["strip"], compression)
         _layout.parse_level(_layout.level_document(level, 0), "saved level")
     except (KeyError, TypeError, ValueError, ZeroDivisionError, DatasetError):
         return None

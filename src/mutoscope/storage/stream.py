@@ -64,9 +64,10 @@ def open_writer(
     durability : {"process", "power"}
         What acknowledged frames survive: the death of every process, or (within a second) a power cut as well.
     frames_per_shard : int, optional
-        OME-Zarr: frames of one file; 128 MiB worth, if not given.
+        OME-Zarr: frames of one file; 128 MiB worth, or 32 MiB if compressed, if not given.
     compression : str, optional
-        ``"none"``, which is the default; OME-TIFF also ``"zlib"`` and ``"zstd"``.
+        ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"`` and ``"zstd"``, OME-TIFF ``"zlib"`` and ``"zstd"``.
+        Frames of a compressed OME-Zarr are acknowledged up to half a second later: see `FrameStreamWriter.flush`.
     attributes : mapping, optional
         Saved under ``mutoscope`` of the root's attributes, or of an OME-TIFF's sidecar.
 
@@ -109,10 +110,8 @@ def open_writer(
             compression=compression,
             attributes=attributes,
         )
-    if compression not in (None, "none"):
-        raise ConfigError(f"OME-Zarr streams are not compressed here: compression={compression!r} is not possible")
     check_durability(durability)
-    layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard)
+    layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard, compression)
     recording = create_recording(path, {name: layout}, overwrite=overwrite, resume=resume, attributes=attributes)
     return open_image_writer(recording, name, durability=durability)
 

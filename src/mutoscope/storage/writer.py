@@ -54,7 +54,7 @@ def check_durability(durability: str) -> None:
 
 
 class Receipt:
-    """What `append` answers: the frame is written, and a stock reader finds it.
+    """What `append` answers: the frame is written, and a stock reader finds it; or, of a compressed OME-Zarr, it will be soon.
 
     Attributes
     ----------
@@ -72,8 +72,24 @@ class Receipt:
         self._syncer = syncer
 
     @property
-    def durable(self) -> Durability:
-        """``"process"``: survives the death of every process; ``"power"``: is on the device as well."""
+    def acknowledged(self) -> bool:
+        """Whether the frame is written, where a stock reader finds it. At once, unless the stream is compressed OME-Zarr."""
+        return True
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the frame was lost after it was taken; None unless it was."""
+        return None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the frame is acknowledged: True; False on time-out. Raises `error` if the frame was lost."""
+        return True
+
+    @property
+    def durable(self) -> Durability | None:
+        """``"process"``: survives the death of every process; ``"power"``: is on the device as well; None: not acknowledged."""
+        if not self.acknowledged:
+            return None
         syncer = self._syncer
         return "power" if syncer is not None and syncer.synced > self.position else "process"
 
@@ -97,6 +113,12 @@ class WriterStatistics:
         Frames of the image known to be on the device; 0 unless durability is ``"power"``.
     append_p50_us, append_p99_us, append_max_us : float
         Time of an append, within 1/8 (p50, p99) or exact (max); nan before the first.
+    pending : int
+        Appended, but not acknowledged yet: of compressed OME-Zarr only.
+    stored_bytes : int
+        What was written for these pixels; shards that were published again count each time.
+    acknowledge_p50_us, acknowledge_p99_us, acknowledge_max_us : float
+        Time from the beginning of an append to the acknowledgement.
     """
 
     frames: int
@@ -107,6 +129,11 @@ class WriterStatistics:
     append_p50_us: float
     append_p99_us: float
     append_max_us: float
+    pending: int = 0
+    stored_bytes: int = 0
+    acknowledge_p50_us: float = _NAN
+    acknowledge_p99_us: float = _NAN
+    acknowledge_max_us: float = _NAN
 
 
 class FrameStreamWriter:
@@ -187,8 +214,18 @@ class FrameStreamWriter:
 
     @property
     def last_frame_id(self) -> int:
-        """The newest stored id, of this image or the one that it continues; 0: none."""
+        """The newest id that was appended, of this image or the one that it continues; 0: none."""
         return self._last
+
+    @property
+    def acknowledged_id(self) -> int:
+        """The newest id that is stored: the same, unless frames are `pending`."""
+        return self._last
+
+    @property
+    def pending(self) -> int:
+        """Frames that were appended and are not acknowledged yet: of compressed OME-Zarr only."""
+        return 0
 
     @property
     def closed(self) -> bool:
@@ -430,6 +467,21 @@ class FrameStreamWriter:
 
     # ------------------------------------------------------------------ the rest
 
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Have every frame that was appended acknowledged now.
+
+        Returns
+        -------
+        bool
+            True once they are; False on time-out.
+
+        Raises
+        ------
+        DiskFullError
+            If some of them were lost.
+        """
+        return True
+
     def wait_durable(self, receipt: Receipt, timeout_s: float | None = None) -> bool:
         """Wait until a frame is on the device.
 
@@ -450,8 +502,15 @@ class FrameStreamWriter:
             durable_frames=self._syncer.synced if self._syncer is not None else 0,
             append_p50_us=self._latency.quantile(0.5) / 1e3,
             append_p99_us=self._latency.quantile(0.99) / 1e3,
-            append_max_us=self._latency.largest / 1e3 if self._frames else math.nan,
+            append_max_us=self._latency.largest / 1e3 if self._latency.largest else math.nan,
+            **self._more_statistics(),
         )
+
+    def _more_statistics(self) -> dict[str, Any]:
+        names = ("p50", "p99", "max")
+        values = (self._latency.quantile(0.5), self._latency.quantile(0.99), self._latency.largest or math.nan)
+        own = {f"acknowledge_{name}_us": value / 1e3 for name, value in zip(names, values, strict=True)}
+        return {"stored_bytes": self._frames * self._frame_bytes, **own}
 
     def close(self, ledger: Mapping[str, Any] | None = None) -> None:
         """End the image in order: trim its declared length to what is stored, save the ledger. Twice is fine.
