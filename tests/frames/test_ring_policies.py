@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from mutoscope.frames import FrameReader, FrameRing, FrameWriter
+from mutoscope.frames import FrameReader, FrameRing, FrameWriter, _os
 from mutoscope.model.errors import FramesLostError, FrameTimeoutError, LeaseLimitError, RingFullError
 from mutoscope.model.ids import IdRanges
 
@@ -333,3 +334,45 @@ def test_pool_begins_anew_after_its_last_member_left(ring: FrameRing) -> None:
     publish(writer, 2)
     assert drain(second) == [34, 35]
     assert [row.group_done for row in ring.rows() if row.state == "active"] == [2]
+
+
+@pytest.mark.parametrize("looks", ["when rung", "late"])
+def test_losses_that_the_owner_reads_are_known_by_id_at_any_rate(looks: str) -> None:
+    """Taken and lost in turn: one entry of the log a frame. Without a look the reader waits rather than forget an id."""
+    with FrameRing(slots=8, slot_bytes=64, standalone=False) as ring:
+        meta, fds = ring.assign_reader(pid=os.getpid(), policy="every", on_full="drop", leases=1, keep_losses=True)
+        image = np.zeros((4, 4), "uint8")
+        lost, taken = IdRanges(), IdRanges()
+        known = waited = 0
+
+        def look() -> None:
+            nonlocal known
+            ring.quiet()
+            more, known = ring.read_dropped(meta["row"], known)
+            for first, count in more:
+                lost.add_run(first, count)
+            ring.losses_read(meta["row"], known)
+
+        with ring.writer() as writer, FrameReader.from_handle(meta, [os.dup(fd) for fd in fds]) as reader:
+            for _ in range(20_000):
+                writer.push(image)
+                writer.push(image)
+                try:
+                    with reader.next(timeout_s=0.0) as frame:
+                        taken.add(frame.frame_id)
+                        reader.commit(frame)
+                except FrameTimeoutError:
+                    waited += 1
+                    assert looks == "late"
+                    assert _os.wait_readable([ring.bell], 0.0), "whoever waits for the owner has rung"
+                    if waited % 50 == 0:
+                        look()
+                if looks == "when rung" and _os.wait_readable([ring.bell], 0.0):
+                    look()
+            look()
+            [row] = ring.rows()
+        assert (waited > 0) is (looks == "late")
+        assert row.done == taken.count
+        assert lost == IdRanges([(1, row.cursor - 1)]) - taken
+        assert lost.count == row.dropped
+        assert row.dropped_ranges > 15_000

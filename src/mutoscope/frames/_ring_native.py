@@ -68,6 +68,7 @@ class RowRequest(ctypes.Structure):
         ("oldest", _u32),
         ("lag_limit", _u64),
         ("watched", _u64),
+        ("keeps_log", _u64),
         ("name", ctypes.c_char * NAME_BYTES),
         ("group", ctypes.c_char * NAME_BYTES),
     ]
@@ -93,7 +94,8 @@ writer_died = _function("mutoscope_ring_writer_died", [_pointer], waits=True)
 reader_died = _function("mutoscope_ring_reader_died", [_pointer, _u32, _int], waits=True)
 close_ring = _function("mutoscope_ring_close", [_pointer], waits=True)
 look_at_row = _function("mutoscope_ring_row", [_pointer, _u32, _numbers, ctypes.c_char_p])
-look_at_dropped = _function("mutoscope_ring_dropped", [_pointer, _u32, _u64, _numbers], _int)
+look_at_dropped = _function("mutoscope_ring_dropped", [_pointer, _u32, _u64, _u64, _numbers, _numbers], _u64)
+log_read = _function("mutoscope_ring_log_read", [_pointer, _u32, _u64])
 look_at_ring = _function("mutoscope_ring_look", [_pointer, _numbers])
 
 reader_open = _function("mutoscope_reader_open", [_pointer, _u32, _u32, ctypes.POINTER(_int), _i64], _pointer)

@@ -31,6 +31,7 @@ Start = Literal["new", "oldest"]
 _POLICY_NAMES = {number: name for name, number in native.POLICIES.items()}
 _ON_FULL_NAMES = {number: name for name, number in native.ON_FULL.items()}
 _MAX_SLOTS = 65535
+_LOG_CHUNK = 2048
 _KEPT = 2
 
 
@@ -260,6 +261,7 @@ class FrameRing:
         start: Start = "new",
         row: int | None = None,
         watched: bool | None = None,
+        keep_losses: bool = False,
     ) -> Handle:
         """Assign a row to a reader in process `pid` and return the handle that opens it there.
 
@@ -274,6 +276,9 @@ class FrameRing:
             its hands.
         watched : bool, optional
             The ring itself clears up when that process dies; by default as ``standalone`` says.
+        keep_losses : bool
+            For ``every`` with ``on_full="drop"``: you promise to read what it loses (:meth:`dropped`, then :meth:`losses_read`)
+            whenever :attr:`bell` is rung. The reader then waits for you rather than forget an id.
 
         Returns
         -------
@@ -293,6 +298,7 @@ class FrameRing:
                 oldest=start == "oldest",
                 lag_limit=lag_limit or 0,
                 watched=self.standalone if watched is None else watched,
+                keeps_log=keep_losses,
                 name=name.encode()[: native.NAME_BYTES - 1],
                 group=(group or "").encode(),
             )
@@ -496,24 +502,50 @@ class FrameRing:
         row : int
             Its row; for ``share`` that of any member of the pool.
         since : int
-            Entries of the log that are known already: its length at an earlier call. The ring keeps the last 255.
+            Entries of the log that are known already: its length at an earlier call. The ring keeps the last 2,047 (of a pool,
+            which has one for each frame, 4,095).
 
         Returns
         -------
         list of (first_id, count)
             The entries from `since` on that the ring still has.
         """
+        found: list[tuple[int, int]] = []
+        known = -1
+        while known != since:
+            known = since
+            more, since = self.read_dropped(row, known)
+            found += more
+        return found
+
+    def read_dropped(self, row: int, since: int) -> tuple[list[tuple[int, int]], int]:
+        """Return some entries as :meth:`dropped` does, and the number of entries that are known then."""
         with self._lock:
             address = self._address()
             self._check_row(row)
-            numbers = self._row_numbers(row)[0]
-            length = numbers[19] if numbers[1] == native.POLICIES["share"] else numbers[11]
-            found = []
-            entry = (ctypes.c_uint64 * 2)()
-            for number in range(since, length):
-                if native.look_at_dropped(address, row, number, entry):
-                    found.append((int(entry[0]), int(entry[1])))
-            return found
+            entries, known = (ctypes.c_uint64 * (2 * _LOG_CHUNK))(), (ctypes.c_uint64 * 1)()
+            count = native.look_at_dropped(address, row, since, _LOG_CHUNK, entries, known)
+            values = entries[: 2 * count]
+            return list(zip(values[::2], values[1::2], strict=True)), known[0]
+
+    def losses_read(self, row: int, known: int) -> None:
+        """Say that entries of a row's log up to number `known` are read: a reader with ``keep_losses`` may write over them."""
+        with self._lock:
+            self._address()
+            self._check_row(row)
+            native.log_read(self._owner, row, known)
+
+    @property
+    def bell(self) -> int:
+        """A descriptor that is readable once a reader or writer came or went, or a log of losses is filling up.
+
+        For whoever manages the processes (``standalone=False``); call :meth:`quiet` before looking.
+        """
+        return self._owner_bell
+
+    def quiet(self) -> None:
+        """Make :attr:`bell` unreadable until it is rung again."""
+        _os.clear_bell(self._owner_bell)
 
     def unfinished(self, row: int) -> list[tuple[int, int]]:
         """Return what is neither done nor dropped: by a lossless reader, or by the pool of which it is a member.

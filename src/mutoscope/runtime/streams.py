@@ -18,8 +18,8 @@ __all__ = ["Stream"]
 
 log = logging.getLogger(__name__)
 Handle = tuple[dict[str, Any], list[int]]
-FAST_LOSS = 32
-"""Entries of a row's log of dropped frames between two looks beyond which the next look comes sooner; it keeps 255."""
+FAST_LOSS = 256
+"""Entries of a row's log of dropped frames between two looks beyond which the next look comes sooner; it keeps 2,047."""
 
 
 @dataclass
@@ -87,6 +87,7 @@ class Stream:
             name=worker,
             start=command.start,  # type: ignore[arg-type]
             row=row,
+            keep_losses=True,
         )
         self._left.pop(meta["row"], None)
         if account is None:
@@ -152,6 +153,11 @@ class Stream:
 
     # -- looking
 
+    def rung(self, _mask: int) -> None:
+        """A reader came or went, or loses frames fast: look at once."""
+        self.ring.quiet()
+        self.collect()
+
     def collect(self) -> bool:
         """Read what rows have logged, free those that were closed; True when the next look should come soon."""
         rows = {statistics.row: statistics for statistics in self.ring.rows()}
@@ -171,10 +177,11 @@ class Stream:
         statistics = self.ring_row(row)
         length = statistics.group_dropped if account.policy == "share" else statistics.dropped_ranges
         new = length - account.read
-        if new > 0:
-            for first, count in self.ring.dropped(row, account.read):
+        while account.read < length:
+            ranges, account.read = self.ring.read_dropped(row, account.read)
+            for first, count in ranges:
                 account.lost.add_run(first, count)
-            account.read = length
+            self.ring.losses_read(row, account.read)
         return new
 
     def stalled(self, worker: str, now: float) -> tuple[float, int]:

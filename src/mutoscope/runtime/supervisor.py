@@ -187,6 +187,7 @@ class Supervisor:
             for stream in self.spec.streams:
                 name = stream.info.name
                 self.streams[name] = Stream(stream, first_ids.get(name, 1))
+                self.selector.register(self.streams[name].ring.bell, selectors.EVENT_READ, self.streams[name].rung)
                 self.desk.note(logging.INFO, f"{name}: ring of {stream.slots} × {stream.slot_bytes:,} bytes")
         except (MutoscopeError, OSError) as error:
             self.fail_start(error)

@@ -28,7 +28,7 @@ typedef struct {
 typedef struct { // what a reader asks for
   int32_t row;   // -1: any free row; else the row of the predecessor
   uint32_t policy, on_full, leases, pid, oldest;
-  uint64_t lag_limit, watched;
+  uint64_t lag_limit, watched, keeps_log;
   char name[32], group[32];
 } row_request;
 
@@ -95,9 +95,9 @@ void ring_recover_producer(ring_control *c) {
   for (uint32_t k = 0; k < MAX_GROUPS; k++) {
     ring_group *g = group_at(c, k);
     if (!SEE(g->active)) continue;
-    uint64_t count = GET(g->log_count), id = GET(g->log[count % LOG_RANGES]);
+    uint64_t count = GET(g->log_count), id = GET(g->log[count % POOL_LOG_IDS]);
     if (id >= GET(g->start_id) && atomic_load(word_at(c, k, id)) == WORD(id, WORD_DROPPED, 0) &&
-        (count == 0 || id > GET(g->log[(count - 1) % LOG_RANGES])))
+        (count == 0 || id > GET(g->log[(count - 1) % POOL_LOG_IDS])))
       SHOW(g->log_count, count + 1);
   }
 }
@@ -275,6 +275,7 @@ static int64_t assign(ring_owner *o, const row_request *q) {
   memcpy(row->name, q->name, sizeof row->name);
   PUT(row->selector, 0);
   memset(row->accounts, 0, sizeof row->accounts);
+  PUT(row->log_read, 0), PUT(row->log_kept, q->keeps_log && q->policy == POLICY_EVERY && q->on_full == ON_FULL_DROP);
   PUT(row->accounts[0].cursor, begin);
   PUT(row->sleeping, 0), PUT(row->leaving, 0), PUT(row->attached_pid, q->pid), PUT(row->detached, 0);
   PUT(row->progress, 0), PUT(row->shown, 0), PUT(row->last_shown, 0), PUT(row->end_id, 0);
@@ -466,19 +467,39 @@ MUTOSCOPE_API void mutoscope_ring_row(void *control, uint32_t index, uint64_t ou
   out[20] = attached;
 }
 
-// Copies entry `number` (from 0) of a row's log of dropped ranges, or of its pool's. 0 when it is overwritten already.
-MUTOSCOPE_API int mutoscope_ring_dropped(void *control, uint32_t index, uint64_t number, uint64_t out[2]) {
+// Copies up to `most` entries from `number` (from 0) on of a row's log of dropped ranges, or of its pool's: first id and count each.
+// Those that are overwritten already are left out. Returns how many; *next is the number behind the last one.
+MUTOSCOPE_API uint64_t mutoscope_ring_dropped(void *control, uint32_t index, uint64_t number, uint64_t most, uint64_t *out,
+                                              uint64_t *next) {
   ring_control *c = control;
   ring_row *row = row_at(c, index);
-  if (GET(row->policy) == POLICY_SHARE) {
-    ring_group *g = group_at(c, GET(row->group));
-    out[0] = SEE(g->log[number % LOG_RANGES]), out[1] = 1;
-    return SEE(g->log_count) - number < LOG_RANGES;
+  ring_group *pool = GET(row->policy) == POLICY_SHARE ? group_at(c, GET(row->group)) : NULL;
+  uint64_t account[5] = {0}, kept = pool ? POOL_LOG_IDS - 1 : LOG_RANGES - 1, count = 0;
+  if (pool == NULL) read_account(row, account);
+  uint64_t length = pool ? SEE(pool->log_count) : account[3];
+  if (length > kept && number < length - kept) number = length - kept;
+  if (number > length) number = length;
+  uint64_t first = number, end = length - number > most ? number + most : length;
+  for (; number < end; number++, count++) {
+    out[2 * count] = pool ? SEE(pool->log[number % POOL_LOG_IDS]) : SEE(row->log[number % LOG_RANGES].first);
+    out[2 * count + 1] = pool ? 1 : SEE(row->log[number % LOG_RANGES].count);
   }
-  out[0] = SEE(row->log[number % LOG_RANGES].first), out[1] = SEE(row->log[number % LOG_RANGES].count);
-  uint64_t account[5];
-  read_account(row, account);
-  return account[3] - number < LOG_RANGES;
+  *next = end;
+  if (pool == NULL) read_account(row, account);
+  length = pool ? SEE(pool->log_count) : account[3];
+  uint64_t gone = length > kept && first < length - kept ? length - kept - first : 0;
+  if (gone > count) gone = count;
+  memmove(out, out + 2 * gone, 2 * (count - gone) * sizeof out[0]);
+  return count - gone;
+}
+
+// The owner has read the log of a row up to entry `number`.
+MUTOSCOPE_API void mutoscope_ring_log_read(ring_owner *o, uint32_t index, uint64_t number) {
+  ring_row *row = row_at(o->control, index);
+  if (number <= GET(row->log_read)) return;
+  SHOW(row->log_read, number);
+  FULL_FENCE();
+  if (GET(row->sleeping)) ring_one(o->row_bells[index]);
 }
 
 // 1 when frame `id`, at or above the pool's cursor, is neither done nor dropped by the pool that row `index` belongs to.

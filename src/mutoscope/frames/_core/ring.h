@@ -12,11 +12,12 @@
 #include "guard.h"
 
 #define RING_MAGIC 0x4d55544f52494e47ull
-#define RING_VERSION 1
+#define RING_VERSION 2
 #define MAX_ROWS 64
 #define MAX_PINS 256
 #define MAX_GROUPS 8
-#define LOG_RANGES 256
+#define LOG_RANGES 2048
+#define POOL_LOG_IDS 4096
 #define USER_BYTES 64
 #define CACHE_LINE 64
 
@@ -85,6 +86,8 @@ typedef struct {
   au32 policy, on_full, leases, group, pid;
   au64 start_id, lag_limit;
   char name[32];
+  au64 log_read; // entries of the log that the owner has read
+  au32 log_kept; // the owner reads them all: the consumer waits for it rather than write over one
   // written by the consumer (by the owner while there is none)
   _Alignas(CACHE_LINE) au64 selector; // its lowest bit says which account is valid
   ring_account accounts[2];
@@ -104,7 +107,7 @@ typedef struct {
   _Alignas(CACHE_LINE) au64 cursor;     // by compare-and-swap: the first id that is neither done nor dropped
   au64 generation;                      // goes up when a taken frame becomes free again
   _Alignas(CACHE_LINE) au64 log_count;  // written by the producer: frames dropped for this group
-  au64 log[LOG_RANGES];
+  au64 log[POOL_LOG_IDS];
 } ring_group;
 
 typedef struct {

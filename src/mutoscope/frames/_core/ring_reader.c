@@ -11,6 +11,7 @@
 #define DEFERRED 1024
 #define SPIN_LIMIT_NS 40000
 #define SPIN_PAUSE 32
+#define LOG_STEP 128 // entries of the log between two rings of the owner's bell
 
 typedef struct {
   ring_control *control;
@@ -69,6 +70,14 @@ static void forget_deferred(ring_reader *r, uint32_t count) {
   memmove(r->deferred, r->deferred + count, r->deferred_count * sizeof r->deferred[0]);
 }
 
+// True when one more range would be written over one that the owner is to read.
+static int log_is_full(ring_reader *r) {
+  uint64_t account[5];
+  if (!GET(r->row->log_kept)) return 0;
+  read_account(r->row, account);
+  return account[3] + r->deferred_count + 1 - SEE(r->row->log_read) >= LOG_RANGES;
+}
+
 // Move the cursor to `cursor`, then on over dropped ranges that follow it.
 static void move_cursor(ring_reader *r, uint64_t cursor) {
   uint64_t account[5];
@@ -85,6 +94,9 @@ static void move_cursor(ring_reader *r, uint64_t cursor) {
   account[1] += cursor - from - (account[2] - dropped_before);
   account[0] = cursor;
   put_account(r->row, account);
+  uint64_t waiting = account[3] - GET(r->row->log_read);
+  if (used && GET(r->row->log_kept) && waiting >= LOG_RANGES / 2 && account[3] / LOG_STEP != (account[3] - used) / LOG_STEP)
+    ring_one(r->owner_bell);
   forget_deferred(r, used);
   notify_producer(r);
 }
@@ -156,6 +168,13 @@ static int take_every(ring_reader *r, ring_delivery *out) {
     }
   }
   out->gap_count = want - out->gap_first;
+  if (out->gap_count && log_is_full(r)) { // what is lost meanwhile makes this range longer
+    SHOW(r->row->pins[k], 0);
+    notify_producer(r);
+    ring_one(r->owner_bell);
+    out->gap_count = 0;
+    return RING_WAIT;
+  }
   if (out->gap_count) {
     ring_range *range = &r->deferred[r->deferred_count++];
     PUT(range->first, out->gap_first);

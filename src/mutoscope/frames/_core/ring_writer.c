@@ -7,6 +7,8 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#define POOL_LOG_STEP 256 // entries of a pool's log between two rings of the owner's bell
+
 enum { SLOT_USED = 0, SLOT_FREE = 1, SLOT_PARKED = 2, SLOT_CLAIMED = 3 };
 
 typedef struct {
@@ -63,32 +65,36 @@ static int pools_hold(ring_control *c, uint32_t pools, uint64_t id) {
   return most;
 }
 
-static void drop_for_pool(ring_control *c, uint32_t k, uint64_t id, uint64_t seen) {
+static void drop_for_pool(ring_writer *w, uint32_t k, uint64_t id, uint64_t seen) {
+  ring_control *c = w->control;
   ring_group *g = group_at(c, k);
   uint64_t count = GET(g->log_count);
-  SHOW(g->log[count % LOG_RANGES], id);
+  SHOW(g->log[count % POOL_LOG_IDS], id);
   KILL_POINT("ring.share.dropping");
   if (atomic_compare_exchange_strong(word_at(c, k, id), &seen, WORD(id, WORD_DROPPED, 0))) {
     KILL_POINT("ring.share.dropped");
     SHOW(g->log_count, count + 1);
+    if ((count + 1) % POOL_LOG_STEP == 0) ring_one(w->owner_bell);
   }
 }
 
 // Take frame `id` from every pool that may lose it. 0 when a member took it meanwhile.
-static int drop_for_pools(ring_control *c, uint32_t pools, uint64_t id) {
+static int drop_for_pools(ring_writer *w, uint32_t pools, uint64_t id) {
+  ring_control *c = w->control;
   for (uint32_t left = pools; left; left &= left - 1) {
     uint32_t k = (uint32_t)__builtin_ctz(left);
     ring_group *g = group_at(c, k);
     if (GET(g->on_full) == ON_FULL_BLOCK || id < atomic_load(&g->cursor)) continue;
     uint64_t word = atomic_load(word_at(c, k, id));
-    if (WORD_ID(word) != id || WORD_STATE(word) == WORD_FREE) drop_for_pool(c, k, id, word);
+    if (WORD_ID(word) != id || WORD_STATE(word) == WORD_FREE) drop_for_pool(w, k, id, word);
     advance_group(c, k);
   }
   return pools_hold(c, pools, id) == 0;
 }
 
 // The claim words of a pool cover a window of ids. 0 when a pool that may lose nothing is that far behind.
-static int pools_have_room(ring_control *c, uint32_t pools, uint64_t head) {
+static int pools_have_room(ring_writer *w, uint32_t pools, uint64_t head) {
+  ring_control *c = w->control;
   for (; pools; pools &= pools - 1) {
     uint32_t k = (uint32_t)__builtin_ctz(pools);
     ring_group *g = group_at(c, k);
@@ -97,7 +103,7 @@ static int pools_have_room(ring_control *c, uint32_t pools, uint64_t head) {
       if (head + 2 - cursor < c->group_words || cursor > head) break;
       if (GET(g->on_full) == ON_FULL_BLOCK) return 0;
       uint64_t word = atomic_load(word_at(c, k, cursor));
-      if (WORD_ID(word) != cursor || WORD_STATE(word) < WORD_DONE) drop_for_pool(c, k, cursor, word);
+      if (WORD_ID(word) != cursor || WORD_STATE(word) < WORD_DONE) drop_for_pool(w, k, cursor, word);
       advance_group(c, k);
     }
   }
@@ -194,7 +200,7 @@ restart:
   if (SEE(c->epoch) != w->epoch && rebuild(w) != RING_OK) return -RING_INVALID;
   uint64_t head = GET(c->head);
   needs n = look_at_needs(c, head);
-  if (!pools_have_room(c, n.pools, head)) return -RING_WAIT;
+  if (!pools_have_room(w, n.pools, head)) return -RING_WAIT;
   for (uint32_t k = 0; k < w->parked_count;) {
     uint32_t slot = w->parked[k];
     if (pinned(c, slot)) {
@@ -229,7 +235,7 @@ restart:
       continue;
     }
     int hold = pools_hold(c, n.pools, id);
-    if (hold == 2 || (hold == 1 && !drop_for_pools(c, n.pools, id))) continue;
+    if (hold == 2 || (hold == 1 && !drop_for_pools(w, n.pools, id))) continue;
     int code = grab(w, (uint32_t)slot);
     if (code == RING_OK) return slot;
     if (code == RING_BUSY) goto restart;
