@@ -39,6 +39,7 @@ class ImageReader:
         self._level, _ = self._read_level()
         self.shape = self._level.shape
         self.dtype = self._level.dtype
+        self.compression = self._level.compression
         self._ids: NDArray[np.uint64] = np.empty(0, dtype="<u8")
         self._positions: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._scanned = 0

@@ -412,7 +412,9 @@ class PublishingWriter(FrameStreamWriter):
             self._next, self._last = self._count, self._acknowledged
             self._failed += len(lost)
             if lost:
-                self._failure = failure, f"frames {lost[0].frame_id} to {lost[-1].frame_id} were not stored"
+                first, last = lost[0].frame_id, lost[-1].frame_id
+                which = f"frame {first} was" if first == last else f"frames {first} to {last} were"
+                self._failure = failure, f"{which} not stored"
             self._failing = False
             self._changed.notify_all()
 

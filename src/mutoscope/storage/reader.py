@@ -82,6 +82,11 @@ class FrameStreamReader:
         return self._newest.dtype
 
     @property
+    def compression(self) -> str:
+        """How the frames of the newest image are compressed: ``"none"``, …"""
+        return self._newest.compression
+
+    @property
     def _newest(self) -> ImageReader:
         return list(self._images.values())[-1]
 

@@ -179,7 +179,7 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
         ``settings``, ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
-        (t, y, x), ``dtype``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``, ``last_frame_id``
+        (t, y, x), ``dtype``, ``compression``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``, ``last_frame_id``
         (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``, ``rate_hz`` (measured, None if unknown),
         ``nominal_rate_hz``, ``pixel_size_um``.
 
@@ -217,7 +217,7 @@ def _tiff_info(path: str | os.PathLike[str]) -> dict[str, Any]:
             "complete": image["state"] == "closed",
             "frames": len(reader),
             "cameras": [image["camera"]],
-            "images": [{**image, "compression": reader.compression, "files": list(reader.images)}],
+            "images": [{**image, "files": list(reader.images)}],
             "ledger": reader.ledger,
             "settings": own.get("settings"),
         }
@@ -239,6 +239,7 @@ def _described(reader: FrameStreamReader, name: str) -> dict[str, Any]:
         "state": own.get("state"),
         "shape": [len(reader), *reader.shape],
         "dtype": reader.dtype,
+        "compression": reader.compression,
         "frames": len(reader),
         "gaps": [list(gap) for gap in reader.gaps()],
         "first_frame_id": int(ids[0]) if ids.size else None,
