@@ -63,8 +63,8 @@ class ScopeResult:
     """How a scope ended.
 
     ``exit_reason`` is ``"stopped"``, ``"interrupted"``, ``"quit"`` (`message` says who asked and why), ``"program_ended"``,
-    ``"disk_full"``, ``"disk_reserve"``, ``"recorder_lost"``, ``"failed_to_start"`` or ``"supervisor_lost"``; ``errors`` lists
-    what went wrong.
+    ``"disk_full"``, ``"disk_reserve"``, ``"dataset_lost"`` (somebody moved or deleted it), ``"recorder_lost"``,
+    ``"failed_to_start"`` or ``"supervisor_lost"``; ``errors`` lists what went wrong.
     """
 
     exit_reason: str
@@ -376,6 +376,8 @@ class Scope:
         ------
         DiskFullError
             If the disk became full: what was acknowledged is stored, the scope ends.
+        DatasetNotFoundError
+            If somebody moved or deleted the data set: the scope ends.
         PeerDiedError
             If a recorder or the supervisor was lost.
         CameraError

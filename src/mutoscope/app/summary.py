@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mutoscope.model.errors import DatasetError, DatasetNotFoundError, ScopeStateError
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetNotFoundError, ScopeStateError
 
 if TYPE_CHECKING:
     from mutoscope.app.scope import Scope
@@ -85,11 +85,12 @@ class RunSummary:
                 produced=0, stored=0, dropped={}, pending=0, rate_hz=float("nan"), path=path, restarts=0,
                 exit_reason=reason, errors=errors, exact=False, notes=list(notes),
             )  # fmt: skip
+        path = ledger.to_dict()["path"] or path  # where it is at the end: somebody may have moved it
         rates = []
         for camera in ledger.cameras if path is not None and ledger.stored else ():
             try:
                 rates.append(_stored_rate_hz(str(path), camera))
-            except (DatasetError, DatasetNotFoundError) as error:
+            except (ConfigError, DatasetError, DatasetNotFoundError) as error:
                 errors.append(f"{camera}: the data set could not be read back: {error}")
         return cls(
             produced=ledger.produced,

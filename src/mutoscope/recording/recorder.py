@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -11,13 +12,20 @@ from mutoscope import storage
 from mutoscope.bus import Command
 from mutoscope.frames import Frame
 from mutoscope.model._faults import kill_point
-from mutoscope.model.errors import ConfigError, DiskFullError, FrameTimeoutError, PeerDiedError, RingClosedError
+from mutoscope.model.errors import (
+    ConfigError,
+    DatasetError,
+    DiskFullError,
+    FrameTimeoutError,
+    PeerDiedError,
+    RingClosedError,
+)
 from mutoscope.runtime import Restart, Worker, control
 
 __all__ = ["RecorderWorker"]
 
 IDLE_S = 0.5
-SPACE_CHECK_S = 0.5
+CHECK_S = 0.5
 LEASES = 4
 REPORT_EVERY = 8
 ORPHANED_S = 1.0
@@ -61,10 +69,11 @@ class RecorderWorker(Worker):
         self._form = (self._writer.shape, np.dtype(self._writer.dtype))
         self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
         self._reader.drain_orphaned()
+        self._folder_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._failed: str | None = None
         self._at_reserve = False
         self._refused: tuple[int, int, str] | None = None
-        self._next_space_check = 0.0
+        self._next_check = 0.0
 
     def step(self) -> None:
         """Store the next frame."""
@@ -72,11 +81,12 @@ class RecorderWorker(Worker):
             frame = self._reader.next(timeout_s=IDLE_S)
         except FrameTimeoutError:
             self._report_refused()
+            self._check_place()
             raise
         with frame:
             self._take(frame)
-        if time.monotonic() > self._next_space_check:
-            self._check_space()
+        if time.monotonic() > self._next_check:
+            self._check_place()
 
     def _take(self, frame: Frame) -> None:
         frame_id = frame.frame_id
@@ -97,14 +107,14 @@ class RecorderWorker(Worker):
             self._refuse(frame, "unstorable")
             return
         except DiskFullError as error:
-            self._failed = "disk_full"
-            self._refuse(frame, self._failed)
-            self._report_refused()
-            self._tell(
-                control.RecordingFailed(
-                    stream=self.camera, reason="disk_full", message=f"frame {frame_id} was not stored: {error}"
-                )
-            )
+            self._refuse(frame, "disk_full")
+            self._fail("disk_full", f"frame {frame_id} was not stored: {error}")
+            return
+        except (DatasetError, OSError) as error:
+            if not self._is_lost():
+                raise
+            self._refuse(frame, "dataset_lost")
+            self._fail("dataset_lost", f"frame {frame_id} was not stored: {error}")
             return
         kill_point("recorder.stored")
         self._reader.commit(frame)
@@ -172,9 +182,29 @@ class RecorderWorker(Worker):
             if not self._host_or_raise().orphaned:
                 raise
 
-    def _check_space(self) -> None:
-        self._next_space_check = time.monotonic() + SPACE_CHECK_S
-        if self._failed is not None or self._at_reserve or self.reserve_bytes <= 0:
+    def _fail(self, reason: str, message: str) -> None:
+        """Store nothing from now on, and say why."""
+        self._failed = reason
+        self._report_refused()
+        self._tell(control.RecordingFailed(stream=self.camera, reason=reason, message=message))
+
+    def _is_lost(self) -> bool:
+        """Whether the data set is not where it was: somebody renamed or deleted it."""
+        try:
+            os.stat(os.path.join(self.path, "zarr.json"))
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._folder_fd))
+        except FileNotFoundError:
+            return True
+
+    def _check_place(self) -> None:
+        """See whether the data set is still there, and whether there is room for more."""
+        self._next_check = time.monotonic() + CHECK_S
+        if self._failed is not None:
+            return
+        if self._is_lost():
+            self._fail("dataset_lost", f"the data set {self.path} was moved or deleted while it was recorded")
+            return
+        if self._at_reserve or self.reserve_bytes <= 0:
             return
         free = storage.free_bytes(self.path)
         if free < self.reserve_bytes:
@@ -197,3 +227,6 @@ class RecorderWorker(Worker):
             self._writer.close()
         except DiskFullError as error:
             self.log.error("%s: the image could not be closed in order: %s; mutoscope recover will", self.camera, error)
+        except (DatasetError, OSError):
+            if self._failed != "dataset_lost":
+                raise

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mutoscope import storage
 from mutoscope.model import ClockFit, IdRanges
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError
@@ -21,7 +24,7 @@ __all__ = ["final_ledger", "live_ledger"]
 VERSION = 1
 CLOCK_SAMPLES = 20_000
 RANGES_IN_ATTRIBUTES = 10_000
-LEFT_REASONS = {"disk_full": "disk_full", "disk_reserve": "disk_reserve", "recorder_lost": "recorder_lost"}
+LEFT_REASONS = {reason: reason for reason in ("disk_full", "disk_reserve", "recorder_lost", "dataset_lost")}
 """Why frames were left unwritten, by the reason for which the scope ended; otherwise ``stopped``."""
 
 
@@ -52,9 +55,9 @@ def final_ledger(
 ) -> dict[str, Any]:
     """The account after every worker has ended; what is stored is read back from the data set, and the ledger saved in it."""
     ledger = live_ledger(spec, streams, tables, members)
-    ledger.update(final=True, reason=reason)
     path = dataset.path
-    if path is not None and any(_recover_first(stream, members) for stream in streams.values()):
+    ledger.update(final=True, reason=reason, path=path or ledger["path"])
+    if path is not None and (dataset.loss() or any(_recover_first(stream, members) for stream in streams.values())):
         try:
             storage.recover(path)
         except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
@@ -86,12 +89,14 @@ def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason:
     """Enter what the data set holds: that is what was done, whatever the ring says; and say so where the two differ."""
     recorder = stream.spec.recorder
     assert recorder is not None
+    lost, stored = reason == "dataset_lost", IdRanges()
     try:
-        if path is None:
-            raise DatasetNotFoundError(f"{stream.name}: the data set is gone")
-        with storage.open_reader(path, camera=stream.name) as reader:
-            stored = IdRanges.from_ids(reader.frame_ids.tolist())
-            camera["clocks"] = _clocks(reader)
+        if path is not None:
+            with storage.open_reader(path, camera=stream.name) as reader:
+                stored = _ranges_of(reader.frame_ids)
+                camera["clocks"] = _clocks(reader)
+        elif not lost:
+            raise DatasetNotFoundError("it is not where it was made")
     except (DatasetError, DatasetNotFoundError, OSError) as error:
         desk.report(f"{stream.name}: the data set could not be read back: {error}")
         consumer = camera["consumers"].get(recorder)
@@ -110,7 +115,7 @@ def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason:
         if taken := ids & left:
             dropped[named] = taken
             left -= taken
-    missing = account.claimed() & left
+    missing = IdRanges() if lost else account.claimed() & left
     if missing:
         desk.report(f"{stream.name}: frames {missing} were acknowledged and are not in the data set")
         left -= missing
@@ -135,6 +140,15 @@ def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason:
         "pending": missing.count,
     }
     camera["stored"] = done.count
+
+
+def _ranges_of(frame_ids: npt.NDArray[np.uint64]) -> IdRanges:
+    """The ranges of ascending ids."""
+    if len(frame_ids) == 0:
+        return IdRanges()
+    breaks = np.flatnonzero(np.diff(frame_ids) != 1)
+    firsts, lasts = frame_ids[np.r_[0, breaks + 1]], frame_ids[np.r_[breaks, len(frame_ids) - 1]]
+    return IdRanges(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 def _clocks(reader: storage.FrameStreamReader) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
     CommandTimeoutError,
     ConfigError,
+    DatasetNotFoundError,
     DiskFullError,
     MutoscopeError,
     PeerDiedError,
@@ -50,6 +51,12 @@ ASLEEP_S = 2.0
 BUSY_TICK_S = 0.01
 DRAIN_S = 20.0
 LINGER_S = 0.5
+FAILURES: dict[str, type[MutoscopeError]] = {
+    "disk_full": DiskFullError,
+    "disk_reserve": DiskFullError,
+    "dataset_lost": DatasetNotFoundError,
+}
+"""What is raised in whoever waits for an acquisition, by the reason for which the run failed."""
 NOT_AUDITED = frozenset({"scope.get_ledger", "scope.get_status", "scope.get_state", "scope.attach_status"})
 """Commands that only look."""
 
@@ -293,8 +300,10 @@ class Supervisor:
         self.begin_stop("program_ended")
 
     def _fail_run(self, reason: str, message: str) -> None:
+        if reason in ("recorder_lost", "dataset_lost") and (loss := self.dataset.loss()):
+            reason, message = "dataset_lost", loss
         if self.acquisitions.failure is None:
-            self.acquisitions.failure = DiskFullError(message) if reason.startswith("disk") else PeerDiedError(message)
+            self.acquisitions.failure = FAILURES.get(reason, PeerDiedError)(message)
         self.desk.report(message)
         self.begin_stop(reason)
 
