@@ -6,23 +6,31 @@ opened. Nothing here knows of rings, workers or scopes.
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mutoscope.cameras._sequence import FROZEN, ExposureCount, check_metadata
 from mutoscope.cameras.settings import Setting, check_settings, unknown_setting
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
 
 __all__ = ["Camera", "CopyingCamera", "GetBuffer", "SequenceStopped", "sleep"]
 
+log = logging.getLogger(__name__)
+
 GetBuffer = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
 """Hands out a writable array of the shape ``(y, x)`` and dtype asked for; may raise :class:`BufferUnavailableError`."""
 
 _WAIT_S = 0.1
+FROZEN_TICK = (
+    "the tick of %s does not advance (it is %d again): exposures that are missed cannot be counted as camera_overrun; "
+    "yield the camera's own counter of exposures, or leave 'tick' out"
+)
 
 
 class SequenceStopped(Exception):
@@ -38,7 +46,9 @@ class Camera(ABC):
     """A camera driver.
 
     A subclass lists its :attr:`settings`, says its shape, dtype and rate, and implements :meth:`start_sequence`; most override
-    :meth:`open_device` and :meth:`close_device`. One thread uses an instance, in one process: the camera's own.
+    :meth:`open_device` and :meth:`close_device`. What is the same for every driver happens in :meth:`sequence`, which is how
+    frames are taken: it needs an open camera, checks buffers and metadata, and counts exposures. One thread uses an instance,
+    in one process: the camera's own.
 
     Parameters
     ----------
@@ -62,9 +72,17 @@ class Camera(ABC):
         camera that shows stored data goes on after them, others take no notice.
     counters : dict of str to int
         See :meth:`health`.
+    ends : bool
+        Of a class: whether its frames come to an end (a replay). Any other camera that stops before it gave what it was asked
+        for has failed.
+    counts_itself : bool
+        Of a class: whether the driver counts ``exposed``, ``delivered`` and ``overruns`` itself, because it knows more than its
+        ticks and the buffers that it was refused tell.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
+    ends: ClassVar[bool] = False
+    counts_itself: ClassVar[bool] = False
     waiter: Callable[[float], object]
 
     def __init__(self, **settings: Any) -> None:
@@ -74,6 +92,8 @@ class Camera(ABC):
         self.incarnation = 0
         self.already_delivered = 0
         self.counters: dict[str, int] = {}
+        self._form: tuple[Any, Any] | None = None
+        self._ticks_are_frozen = False
         self._clear_counters()
 
     # What it is
@@ -150,7 +170,7 @@ class Camera(ABC):
 
     @abstractmethod
     def start_sequence(self, n: int | None, get_buffer: GetBuffer) -> Iterator[Mapping[str, Any]]:
-        """Acquire frames: take a buffer, fill it, yield its metadata.
+        """Acquire frames: take a buffer, fill it, yield its metadata. For a driver to implement; :meth:`sequence` calls it.
 
         The form of ``pymmcore_plus.experimental.unicore.CameraDevice.start_sequence``, so that drivers port both ways.
 
@@ -160,16 +180,94 @@ class Camera(ABC):
             How many frames to deliver; None for no end.
         get_buffer : callable
             Called with ``(shape, dtype)`` for each frame; the array belongs to the driver until it yields. When it raises
-            :class:`BufferUnavailableError` the exposure is dropped, counted as an overrun, and the sequence goes on. It may
-            block, and then exposures may be missed meanwhile. Anything else that it raises ends the sequence.
+            :class:`BufferUnavailableError` the exposure is dropped and counted, and the driver goes on with the next one. It
+            may block, and then exposures may be missed meanwhile. Anything else that it raises ends the sequence.
 
         Yields
         ------
         mapping
-            Metadata of the frame just filled, published when this is yielded. Known keys, all optional: ``tick`` (the camera's
-            exposure counter from 1), ``exposure_ms``, ``index`` (a :class:`~mutoscope.model.PlaneIndex`), ``monotonic_ns``,
-            ``utc_ns``, ``user`` (bytes).
+            Metadata of the frame just filled, published when this is yielded. All keys are optional, others are refused:
+            ``tick`` (the camera's own counter of exposures, from 1: it advances with each one, so that a gap is a missed
+            exposure; left out where the camera has none), ``exposure_ms``, ``index`` (a :class:`~mutoscope.model.PlaneIndex`),
+            ``monotonic_ns``, ``utc_ns``, ``user`` (at most 64 bytes).
         """
+
+    def sequence(self, n: int | None, get_buffer: GetBuffer) -> Generator[Mapping[str, Any]]:
+        """Take frames from the open camera: :meth:`start_sequence`, with what it asks for and yields checked and counted.
+
+        Parameters
+        ----------
+        n, get_buffer
+            As for :meth:`start_sequence`.
+
+        Yields
+        ------
+        mapping
+            As there.
+
+        Raises
+        ------
+        CameraError
+            At once, if the camera is not open.
+        ConfigError
+            If the driver asks for a buffer that differs from its `shape` and `dtype`, yields without having taken one, or
+            yields metadata that are none.
+        """
+        if not self._open:
+            raise CameraError(f"{type(self).__name__} is not open: open() comes before its frames")
+        return self._checked_sequence(n, get_buffer)
+
+    def _checked_sequence(self, n: int | None, get_buffer: GetBuffer) -> Generator[Mapping[str, Any]]:
+        if n == 0:
+            return
+        name, count, taken = type(self).__name__, ExposureCount(self.counters, counted=self.counts_itself), False
+
+        def give(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+            nonlocal taken
+            if (shape, dtype) != self._form:
+                self._check_form(shape, dtype)
+            try:
+                buffer = get_buffer(shape, dtype)
+            except BufferUnavailableError:
+                count.refused += 1
+                count.settle()
+                raise
+            taken = True
+            return buffer
+
+        frames: Any = self.start_sequence(n, give)
+        if not isinstance(frames, Iterator):
+            raise ConfigError(
+                f"start_sequence of {name} returned {frames!r}: it must yield metadata, such as {{'tick': 1}}, for each frame"
+            )
+        try:
+            for metadata in frames:
+                if not taken:
+                    raise ConfigError(
+                        f"{name} yielded metadata without having taken a buffer: call get_buffer(shape, dtype) for each frame, "
+                        "fill the array that it returns, then yield"
+                    )
+                check_metadata(name, metadata)
+                taken = False
+                self.counters["timeouts_consecutive"] = 0
+                if count.frame(metadata.get("tick")) >= FROZEN and not self._ticks_are_frozen:
+                    self._ticks_are_frozen = True
+                    log.warning(FROZEN_TICK, name, metadata["tick"])
+                yield metadata
+        finally:
+            count.settle()
+            if isinstance(frames, Generator):
+                frames.close()
+
+    def _check_form(self, shape: Sequence[int], dtype: DTypeLike) -> None:
+        """Refuse a buffer of another form than the camera says it has now; a setting may have changed that."""
+        wanted, declared = (tuple(shape), np.dtype(dtype)), (tuple(self.shape), np.dtype(self.dtype))
+        if wanted != declared:
+            raise ConfigError(
+                f"{type(self).__name__} asks for a buffer of {_by(wanted[0])} px of {wanted[1]}, and its shape and dtype say "
+                f"{_by(declared[0])} px of {declared[1]}: they must say what comes, also after it has changed"
+            )
+        self._form = (shape, dtype)
 
     def health(self) -> dict[str, int]:
         """Return the counters since opening.
@@ -178,6 +276,9 @@ class Camera(ABC):
         buffer, or dropped by the device), ``timeouts`` and ``timeouts_consecutive`` (waits in which the device gave nothing),
         and what a driver adds. After a sequence ``exposed = delivered + overruns``; while it runs the difference is what is
         still in the camera's own memory.
+
+        :meth:`sequence` counts the first three: overruns are the buffers refused and what the driver adds with
+        ``count("overruns", k)``, or, if that is more, the gaps in its ticks.
         """
         return dict(self.counters)
 
@@ -283,6 +384,8 @@ class CopyingCamera(Camera):
     A subclass implements :meth:`frames` in place of :meth:`start_sequence`.
     """
 
+    counts_itself: ClassVar[bool] = True
+
     @abstractmethod
     def frames(self) -> Iterator[tuple[NDArray[Any], Mapping[str, Any]]]:
         """Start the device and yield ``(array (y, x), metadata)`` until closed or at the end of its data.
@@ -331,6 +434,10 @@ class CopyingCamera(Camera):
             return get_buffer(array.shape, array.dtype)
         except BufferUnavailableError:
             return None
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "no"
 
 
 def _rebuild(cls: type[Camera], configuration: dict[str, Any], incarnation: int) -> Camera:

@@ -56,6 +56,7 @@ class ReplayCamera(CopyingCamera):
         chosen, or a library is missing.
     """
 
+    ends: ClassVar[bool] = True
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="path", kind="path", default="", doc="Of the data set."),
         Setting(

@@ -87,11 +87,12 @@ class SimulatedCamera(Camera):
     >>> camera = SimulatedCamera(shape=(64, 64), rate_hz=1000, pattern="counter")
     >>> buffer = np.empty((64, 64), "uint16")
     >>> with camera:
-    ...     ticks = [metadata["tick"] for metadata in camera.start_sequence(2, lambda shape, dtype: buffer)]
+    ...     ticks = [metadata["tick"] for metadata in camera.sequence(2, lambda shape, dtype: buffer)]
     >>> len(ticks), bool((buffer == camera.expected_frame(ticks[-1])).all())
     (2, True)
     """
 
+    counts_itself: ClassVar[bool] = True
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="shape", kind="shape", default=(512, 512), unit="px", minimum=1, maximum=32768, doc="Frame size (y, x)."),
         Setting(name="dtype", kind="str", default="uint16", choices=_DTYPES, doc="Type of the pixels."),

@@ -26,12 +26,12 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from mutoscope.cameras.driver import Camera, SequenceStopped
-from mutoscope.model import PlaneIndex
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
 
 __all__ = ["CameraSuite"]
 
 _POISON = 0xA5
+_REFUSED = "no slot is free: catch BufferUnavailableError around get_buffer, and go on with the next exposure"
 
 
 class _Buffers:
@@ -45,12 +45,10 @@ class _Buffers:
         self.current: NDArray[Any] | None = None
 
     def __call__(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        assert tuple(shape) == tuple(self.camera.shape), f"asked for {tuple(shape)}, its shape is {self.camera.shape}"
-        assert np.dtype(dtype) == np.dtype(self.camera.dtype), f"asked for {dtype}, its dtype is {self.camera.dtype}"
         self.asked += 1
         if self.refuse(self.asked):
             self.refused += 1
-            raise BufferUnavailableError("no slot is free")
+            raise BufferUnavailableError(_REFUSED)
         height, width = shape
         raw = np.full(height * width * np.dtype(dtype).itemsize, _POISON, np.uint8)
         self.current = raw.view(dtype).reshape(height, width)
@@ -84,25 +82,27 @@ class CameraSuite:
     def take(self, camera: Camera, n: int | None, buffers: _Buffers, limit: int | None = None) -> list[tuple[Any, Any]]:
         """Take frames with a deadline; returns (metadata, buffer) pairs."""
         end = time.monotonic() + self.timeout_s
+        asked = limit if n is None else n
+        late = f"start_sequence has not yielded {asked} frames within {self.timeout_s:g} s (timeout_s of the suite)"
         plain = camera.waiter
 
         def waiter(timeout_s: float) -> None:
-            assert time.monotonic() < end, f"no {n} frames within {self.timeout_s} s"
+            assert time.monotonic() < end, late
             plain(min(timeout_s, 0.1))
 
         camera.waiter = waiter
         taken: list[tuple[Mapping[str, Any], NDArray[Any]]] = []
-        sequence = camera.start_sequence(n, buffers)
+        sequence = camera.sequence(n, buffers)
         try:
             for metadata in sequence:
-                assert buffers.current is not None, "metadata without a buffer taken"
+                assert buffers.current is not None, "call get_buffer for each frame before you yield its metadata"
                 taken.append((metadata, buffers.current))
                 buffers.current = None
-                assert time.monotonic() < end, f"no {n} frames within {self.timeout_s} s"
+                assert time.monotonic() < end, late
                 if limit is not None and len(taken) >= limit:
                     break
         finally:
-            sequence.close()  # type: ignore[attr-defined]  # a generator, by the interface
+            sequence.close()
             camera.waiter = plain
         return taken
 
@@ -110,44 +110,49 @@ class CameraSuite:
 
     def test_constructing_opens_nothing(self) -> None:
         camera = self.make_camera()
-        assert not camera.is_open
+        assert not camera.is_open, "leave the device alone in __init__: open_device opens it, in the camera's own process"
         camera.close()
 
     def test_it_travels_as_class_and_settings(self) -> None:
         camera = self.make_camera()
         configuration = camera.configuration()
-        assert type(camera)(**configuration).configuration() == configuration
+        again = type(camera)(**configuration).configuration()
+        assert again == configuration, "its own configuration() must make its equal: keep what a driver is in its settings"
         other = pickle.loads(pickle.dumps(camera))
-        assert type(other) is type(camera)
-        assert other.configuration() == configuration
+        assert type(other) is type(camera), "the class must be found by its module and name in another process"
+        assert other.configuration() == configuration, "its settings must travel with it: leave __reduce__ to Camera"
 
     def test_its_description_is_plain(self) -> None:
         camera = self.make_camera()
         described = camera.describe()
-        assert json.loads(json.dumps(described)) == described
-        assert {"driver", "shape", "dtype", "rate_hz", "pixel_size_um", "settings", "units"} <= set(described)
+        plain = "describe() is saved with the data as JSON: return plain values (str, int, float, bool, None, list, dict)"
+        assert json.loads(json.dumps(described)) == described, plain
+        missing = {"driver", "shape", "dtype", "rate_hz", "pixel_size_um", "settings", "units"} - set(described)
+        assert not missing, f"describe() lacks {', '.join(sorted(missing))}: begin with super().describe()"
         msgspec.msgpack.encode(camera.configuration())
 
     def test_shape_dtype_and_rate(self) -> None:
         camera = self.make_camera()
         height, width = camera.shape
-        assert isinstance(height, int)
-        assert isinstance(width, int)
-        assert min(height, width) >= 1
-        assert np.dtype(camera.dtype).name == camera.dtype
-        assert camera.rate_hz >= 0
-        assert camera.pixel_size_um is None or camera.pixel_size_um > 0
+        said = f"shape is (y, x), two ints of at least 1, not {camera.shape!r}"
+        assert isinstance(height, int), said
+        assert isinstance(width, int), said
+        assert min(height, width) >= 1, said
+        assert np.dtype(camera.dtype).name == camera.dtype, f"dtype is NumPy's name of it as text, not {camera.dtype!r}"
+        assert camera.rate_hz >= 0, f"rate_hz is 0 where it is unknown, else above, not {camera.rate_hz!r}"
+        size = camera.pixel_size_um
+        assert size is None or size > 0, f"pixel_size_um is None where it is unknown, else above 0, not {size!r}"
 
     # Settings
 
     def test_settings_are_described_and_their_defaults_fit(self) -> None:
         specs = type(self.make_camera()).settings
-        assert len({spec.name for spec in specs}) == len(specs)
         for spec in specs:
-            assert spec.doc, f"{spec.name} says nothing of itself"
+            assert spec.doc, f"say in one line what {spec.name} is: Setting(name={spec.name!r}, …, doc=…)"
             if spec.default is not None:
-                assert spec.check(spec.default) == spec.default, spec.name
-            assert json.dumps(spec.describe())
+                said = f"give {spec.name} a default of its own kind, {spec.check(spec.default)!r} and not {spec.default!r}"
+                assert spec.check(spec.default) == spec.default, said
+            assert json.dumps(spec.describe()), f"describe {spec.name} in plain values"
 
     def test_values_out_of_bounds_are_refused_in_one_sentence(self) -> None:
         camera = self.make_camera()
@@ -159,11 +164,11 @@ class CameraSuite:
                 before = camera.get(spec.name)
                 with pytest.raises(ConfigError) as caught:
                     camera.set(spec.name, beyond)
-                said = str(caught.value)
-                assert spec.name in said
-                assert spec.unit in said
-                assert "\n" not in said
-                assert camera.get(spec.name) == before
+                said, rule = str(caught.value), f"the refusal of {spec.name} is one sentence with its name and unit"
+                assert spec.name in said, f"{rule}, not {said!r}"
+                assert spec.unit in said, f"{rule}, not {said!r}"
+                assert "\n" not in said, f"{rule}, not {said!r}"
+                assert camera.get(spec.name) == before, f"{spec.name} must keep its value when another one is refused"
             if spec.choices:
                 with pytest.raises(ConfigError, match=spec.name):
                     camera.set(spec.name, "no such choice")
@@ -181,14 +186,15 @@ class CameraSuite:
 
     def test_opening_and_closing_twice(self) -> None:
         camera = self.make_camera()
-        states = []
+        states: list[bool] = []
         for act in (camera.open, camera.open, camera.close, camera.close):
             act()
             states.append(camera.is_open)
-        assert states == [True, True, False, False]
+        said = f"is_open after open, open, close, close must be True, True, False, False, not {states}"
+        assert states == [True, True, False, False], f"{said}: override open_device and close_device, not open and close"
         with camera:
-            assert len(self.take(camera, 1, _Buffers(camera))) == 1
-        assert not camera.is_open
+            assert len(self.take(camera, 1, _Buffers(camera))) == 1, "closed and opened again, it must work again"
+        assert not camera.is_open, "leaving `with camera:` must close it: leave __exit__ to Camera"
 
     def test_an_open_camera_stays_in_its_process(self) -> None:
         with self.make_camera() as camera, pytest.raises(TypeError, match="stays in its process"):
@@ -196,67 +202,76 @@ class CameraSuite:
 
     def test_no_frames_before_opening(self) -> None:
         camera = self.make_camera()
-        with pytest.raises(CameraError):
-            self.take(camera, 1, _Buffers(camera))
+        try:
+            taken = self.take(camera, 1, _Buffers(camera))
+        except CameraError:
+            taken = []
+        assert not taken, "no frames from a camera that is not open: leave sequence() to Camera"
 
     # Frames
 
     def test_so_many_frames_and_no_more(self) -> None:
         with self.make_camera() as camera:
             buffers = _Buffers(camera)
-            assert len(self.take(camera, self.frames, buffers)) == self.frames
-            assert self.take(camera, 0, _Buffers(camera)) == []
+            count = len(self.take(camera, self.frames, buffers))
+            assert count == self.frames, f"start_sequence({self.frames}, …) must yield {self.frames} frames, not {count}"
+            count = len(self.take(camera, 0, _Buffers(camera)))
+            assert count == 0, f"start_sequence(0, …) must yield nothing, not {count} frames"
             health = camera.health()
-        assert health["delivered"] == self.frames
-        assert health["exposed"] == health["delivered"] + health["overruns"]
+        self._check_health(health, self.frames)
 
     def test_metadata(self) -> None:
         with self.make_camera() as camera:
             taken = self.take(camera, self.frames, _Buffers(camera))
         ticks = [metadata["tick"] for metadata, _ in taken if "tick" in metadata]
-        assert ticks == sorted(set(ticks)), "ticks advance"
-        assert not ticks or ticks[0] >= 1
+        said = f"tick is the camera's own counter: it begins at 1 or above and advances with every exposure, not {ticks}"
+        assert ticks == sorted(set(ticks)), said
+        assert not ticks or ticks[0] >= 1, said
         for metadata, _ in taken:
             exposure = metadata.get("exposure_ms", math.nan)
-            assert math.isnan(exposure) or exposure > 0
-            assert isinstance(metadata.get("index", PlaneIndex()), PlaneIndex)
-            assert isinstance(metadata.get("user", b""), bytes)
+            assert math.isnan(exposure) or exposure > 0, f"exposure_ms is above 0, or left out, not {exposure!r}"
 
     def test_a_buffer_is_filled_and_then_left_alone(self) -> None:
         with self.make_camera() as camera:
             buffers = _Buffers(camera)
             kept: list[tuple[NDArray[Any], bytes]] = []
-            sequence = camera.start_sequence(self.frames, buffers)
-            for _ in sequence:
-                assert buffers.current is not None
+            for _ in camera.sequence(self.frames, buffers):
+                assert buffers.current is not None, "call get_buffer for each frame before you yield its metadata"
                 kept.append((buffers.current, buffers.current.tobytes()))
                 buffers.current = None
         for array, content in kept:
-            assert content != bytes([_POISON]) * len(content), "the buffer was not filled"
-            assert array.tobytes() == content, "the buffer was written to after it was given away"
+            assert content != bytes([_POISON]) * len(content), "fill the buffer before you yield: it was not written to"
+            assert array.tobytes() == content, "leave the buffer alone once you have yielded: it was written to after that"
 
     def test_an_endless_sequence_stops_and_starts_again(self) -> None:
         with self.make_camera() as camera:
-            assert len(self.take(camera, None, _Buffers(camera), limit=2)) == 2
-            assert len(self.take(camera, None, _Buffers(camera), limit=2)) == 2
+            for what in ("start_sequence(None, …) must yield until it is closed", "it must work again after it was closed"):
+                count = len(self.take(camera, None, _Buffers(camera), limit=2))
+                assert count == 2, f"{what}: it gave {count} of 2 frames"
             health = camera.health()
-            assert health["delivered"] == 4
-            assert health["exposed"] == health["delivered"] + health["overruns"]
+        self._check_health(health, 4)
 
     def test_a_refused_buffer_is_counted_and_the_sequence_goes_on(self) -> None:
         with self.make_camera() as camera:
             buffers = _Buffers(camera, refuse=lambda number: number in (2, 3))
             taken = self.take(camera, self.frames, buffers)
             health = camera.health()
-        assert buffers.refused == 2
-        assert len(taken) == self.frames
-        assert health["exposed"] == health["delivered"] + health["overruns"]
-        if self.drops_when_refused:
-            assert health["overruns"] >= 2
-            ticks = [metadata["tick"] for metadata, _ in taken if "tick" in metadata]
-            assert not ticks or ticks[1] - ticks[0] >= 3, "the ticks of the refused exposures are missing"
-        else:
-            assert health["overruns"] == 0
+        said = "when get_buffer raises BufferUnavailableError, catch it, and go on with the next exposure until n are delivered"
+        assert buffers.refused == 2, f"{said}; it asked {buffers.asked} times"
+        assert len(taken) == self.frames, f"{said}; it gave {len(taken)} of {self.frames} frames"
+        self._check_health(health, self.frames)
+        overruns = health["overruns"]
+        if not self.drops_when_refused:
+            assert overruns == 0, f"a camera that waits for its consumer loses nothing, and health() says {overruns} overruns"
+            return
+        assert overruns >= 2, f"two buffers were refused, and health() says {overruns} overruns: leave the counting to Camera"
+        ticks = [metadata["tick"] for metadata, _ in taken if "tick" in metadata]
+        said = f"tick must advance for the exposures that were refused a buffer, too: two were, between {ticks[:2]}"
+        assert not ticks or ticks[1] - ticks[0] >= 3, said
+        exposures = ticks[-1] - ticks[0] + 1 if ticks else overruns + len(taken)
+        said = f"the ticks tell of {exposures - len(taken)} missed exposures, health() of {overruns} overruns"
+        counted = overruns == exposures - len(taken) or type(camera).counts_itself
+        assert counted, f"{said}: Camera counts the buffers that were refused, leave them to it"
 
     def test_what_the_buffer_source_raises_ends_the_sequence(self) -> None:
         class Stop(Exception):
@@ -267,8 +282,8 @@ class CameraSuite:
 
         with self.make_camera() as camera:
             with pytest.raises(Stop):
-                list(camera.start_sequence(1, refuse))
-            assert len(self.take(camera, 1, _Buffers(camera))) == 1, "and the camera still works"
+                list(camera.sequence(1, refuse))
+            assert len(self.take(camera, 1, _Buffers(camera))) == 1, "it must work again after get_buffer ended a sequence"
 
     def test_the_waiter_can_end_a_sequence(self) -> None:
         if not self.waits:
@@ -281,13 +296,13 @@ class CameraSuite:
             plain, camera.waiter = camera.waiter, waiter
             end, stopped = time.monotonic() + self.timeout_s, False
             try:
-                for _ in camera.start_sequence(None, _Buffers(camera)):
-                    assert time.monotonic() < end, "the driver never waits through its waiter"
+                for _ in camera.sequence(None, _Buffers(camera)):
+                    assert time.monotonic() < end, "wait with self.wait_until or self.idle (waits = False if it never waits)"
             except SequenceStopped:
                 stopped = True
-            assert stopped, "the driver keeps SequenceStopped to itself"
+            assert stopped, "let SequenceStopped pass: it ends the sequence when a stop is asked for"
             camera.waiter = plain
-            assert len(self.take(camera, 1, _Buffers(camera))) == 1, "and the camera still works"
+            assert len(self.take(camera, 1, _Buffers(camera))) == 1, "it must work again after its sequence was stopped"
 
     def test_fixed_settings_stay_fixed_while_open(self) -> None:
         with self.make_camera() as camera:
@@ -297,6 +312,13 @@ class CameraSuite:
                     continue
                 with pytest.raises(ConfigError, match=f"{spec.name} .*cannot be changed while"):
                     camera.set(spec.name, other)
+
+    @staticmethod
+    def _check_health(health: Mapping[str, int], delivered: int) -> None:
+        said = f"health() is {dict(health)}"
+        assert health["delivered"] == delivered, f"{said}: delivered must be the {delivered} frames yielded"
+        balance = health["delivered"] + health["overruns"]
+        assert health["exposed"] == balance, f"{said}: after a sequence exposed must be delivered + overruns, {balance}"
 
 
 def _at(kind: str, value: float) -> Any:

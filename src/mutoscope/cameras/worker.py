@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import numpy.typing as npt
 from mutoscope.bus import handles
 from mutoscope.cameras.driver import Camera, SequenceStopped
 from mutoscope.frames import Slot
-from mutoscope.model import PlaneIndex
 from mutoscope.model.errors import CameraError, ConfigError, DatasetError
 from mutoscope.runtime import Restart, Worker, control
 
@@ -46,6 +45,7 @@ class CameraWorker(Worker):
         self._running = False
         self._stop_requested = False
         self._slot: Slot | None = None
+        self._form: tuple[Any, Any] | None = None
         self.camera.incarnation = self._host_or_raise().incarnation - 1
         self._open_camera()
         self.camera.waiter = self._wait
@@ -107,7 +107,7 @@ class CameraWorker(Worker):
             overruns = row.camera_overruns
             self._last_tick = self._missed_ticks = published = 0
             self._counted = self._seen_overruns = self.camera.counters.get("overruns", 0)
-            sequence = self.camera.start_sequence(remaining, self._buffer)
+            sequence = self.camera.sequence(remaining, self._buffer)
             try:
                 for metadata in sequence:
                     self._publish(metadata)
@@ -126,10 +126,20 @@ class CameraWorker(Worker):
                 if self._slot is not None:
                     self._slot.discard()
                     self._slot = None
-                if isinstance(sequence, Generator):
-                    sequence.close()
-            if remaining is None or row.camera_overruns == overruns or published == 0:
-                return "exhausted", ""
+                sequence.close()
+            if remaining is not None and row.camera_overruns > overruns and published:
+                continue  # a driver that counts what it lost among the frames asked for is asked for the rest
+            return self._ended_early()
+
+    def _ended_early(self) -> tuple[str, str]:
+        """The driver ended its sequence although more was asked for: only a camera whose frames come to an end may do that."""
+        delivered = self._frames.head - self._first_id + 1
+        asked = self._last_id - self._first_id + 1 if self._last_id else None
+        said = f"the camera delivered {delivered:,}" + ("" if asked is None else f" of {asked:,}") + " frames and "
+        if self.camera.ends:
+            return "exhausted", "" if asked is None else said + "has no more"
+        wanted = "" if asked is not None else ", though it was to go on until it is told to stop"
+        return "error", f"{said}stopped{wanted}: start_sequence of {type(self.camera).__name__} came to its end"
 
     def _tell_start(self) -> None:
         """The driver waits for its device, or wants a buffer: the device runs, and the next camera may be started."""
@@ -153,6 +163,8 @@ class CameraWorker(Worker):
             self._tell_start()
         if self._slot is not None:
             self._slot.discard()
+        if (shape, dtype) != self._form:
+            self._check_form(shape, dtype)
         slot = self._frames.try_claim(shape, dtype)
         while slot is None:
             self._host_or_raise().row.queue_full += 1
@@ -163,22 +175,30 @@ class CameraWorker(Worker):
         self._slot = slot
         return slot.array
 
+    def _check_form(self, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+        """Refuse what does not fit in a slot, or cannot be stored, while it has no id."""
+        size, info = math.prod(shape) * np.dtype(dtype).itemsize, self.scope.cameras[self.stream]
+        if size > self._frames.slot_bytes:
+            form = f"{' x '.join(map(str, shape))} px of {np.dtype(dtype)}"
+            raise ConfigError(
+                f"a frame of {form} is {size:,} bytes, the slots of {self.stream} hold {self._frames.slot_bytes:,}: begin with "
+                "the largest frames, or start the scope again"
+            )
+        if self.scope.record_path is not None and (tuple(shape), np.dtype(dtype).name) != (tuple(info.shape), info.dtype):
+            from mutoscope import storage  # late: a camera's process starts without it
+
+            storage.CameraLayout((shape[0], shape[1]), dtype).level()  # refuses what cannot be stored
+        self._form = (shape, dtype)
+
     def _publish(self, metadata: Mapping[str, Any]) -> None:
         slot, self._slot = self._slot, None
-        if slot is None:
-            raise CameraError(f"{self.stream}: the driver gave metadata without having taken a buffer")
-        tick = int(metadata.get("tick", 0))
-        slot.tick = tick
+        assert slot is not None  # Camera.sequence has checked that a buffer was taken, and the metadata
+        slot.tick = tick = int(metadata.get("tick", 0))
         slot.exposure_ms = float(metadata.get("exposure_ms", math.nan))
-        index = metadata.get("index")
-        if isinstance(index, PlaneIndex):
-            slot.index = index
-        if "user" in metadata:
-            slot.user = metadata["user"]
-        if "monotonic_ns" in metadata:
-            slot.monotonic_ns = int(metadata["monotonic_ns"])
-        if "utc_ns" in metadata:
-            slot.utc_ns = int(metadata["utc_ns"])
+        slot.index = metadata.get("index")
+        slot.user = metadata.get("user", b"")
+        slot.monotonic_ns = int(metadata.get("monotonic_ns", 0))
+        slot.utc_ns = int(metadata.get("utc_ns", 0))
         self._frames.publish(slot)
         row = self._host_or_raise().row
         row.progress_a += 1
