@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from mutoscope import bus
 from mutoscope.bus import payload, wire
+from mutoscope.bus.audit import AuditReader, AuditWriter
 from mutoscope.bus.connection import MAX_FDS, Connection
 from mutoscope.bus.wire import MalformedError
 from mutoscope.model.errors import BadPayloadError, ErrorRecord, PeerDiedError
@@ -21,12 +23,13 @@ from mutoscope.model.errors import BadPayloadError, ErrorRecord, PeerDiedError
 PAYLOAD = msgspec.Raw(bytes.fromhex("81a576616c7565cb3ff8000000000000"))
 RECORD = ErrorRecord("KeyError", ("x", 1, None), "'x'", "Traceback")
 SPEC = bus.HandlerSpec("Move", "lab:Move", "broadcast", True, False)
+DONE = bus.CallRecord("a", "b", "Move", wire.REQUEST, 0.5, "ok", b"\x80", 7)
 GOLDEN: list[tuple[Any, str]] = [
     (
         wire.Hello(1, "cam", 42, 1024, bus.Manifest("lab:Cam", (SPEC,), (bus.SendSpec("Go", "lab:Go", "a"),))),
-        "0000008c960101a363616d2acd040083a56f776e6572a76c61623a43616da768616e646c65739185a7636f6d6d616e64a44d6f7665"
+        "0000008d970101a363616d2acd040083a56f776e6572a76c61623a43616da768616e646c65739185a7636f6d6d616e64a44d6f7665"
         "a86964656e74697479a86c61623a4d6f7665a864656c6976657279a962726f616463617374a6736372697074c3a470616765c2a573"
-        "656e64739183a7636f6d6d616e64a2476fa86964656e74697479a66c61623a476fa2746fa161",
+        "656e64739183a7636f6d6d616e64a2476fa86964656e74697479a66c61623a476fa2746fa161c2",
     ),
     (
         wire.Call(7, wire.REQUEST, "Move", None, 10.0, PAYLOAD),
@@ -51,6 +54,17 @@ GOLDEN: list[tuple[Any, str]] = [
     (wire.Answer(7, "cam", wire.NIL, 2), "00000009951707a363616dc002"),
     (wire.Targets(7, ("a", "b")), "0000000893190792a161a162"),
     (wire.Happened("Moved", "cam", wire.NIL, 3), "0000000e951aa54d6f766564a363616dc003"),
+    (wire.LineTaken(3), "00000003920b03"),
+    (wire.LineEnded(3), "00000003920c03"),
+    (wire.Done(DONE), "0000001d920d 98a161a162a44d6f766501cb3fe0000000000000a26f6bc4018007"),
+    (wire.Line(3, "b", 4096, ("Move", "Go"), ("Go",), True), "00000016971b03a162cd100092a44d6f7665a2476f91a2476fc3"),
+    (wire.Accept("a", 4096, ("Move",), True, 2), "0000000f961ca161cd100091a44d6f7665c302"),
+    (wire.Routes(3, ("Go",)), "00000007931d0391a2476f"),
+    (wire.Cut(3, "gone"), "00000008931e03a4676f6e65"),
+    (
+        wire.Ask(7, wire.REQUEST, "Move", 10.0, PAYLOAD),
+        "0000002296280701a44d6f7665cb402400000000000081a576616c7565cb3ff8000000000000",
+    ),
 ]
 
 
@@ -58,7 +72,15 @@ GOLDEN: list[tuple[Any, str]] = [
 def test_golden_bytes(message: Any, expected: str) -> None:
     packed = wire.pack(message)
     assert packed.hex() == expected.replace(" ", "")
-    decode = wire.decode_upward if isinstance(message, wire.Upward) else wire.decode_downward
+    decode = next(
+        decode
+        for kinds, decode in (
+            (wire.Upward, wire.decode_upward),
+            (wire.Downward, wire.decode_downward),
+            (wire.Ask, wire.decode_asked),
+        )
+        if isinstance(message, kinds)
+    )
     decoded = decode(packed[wire.HEADER_BYTES :])
     assert type(decoded) is type(message)
     assert wire.pack(decoded) == packed
@@ -196,7 +218,7 @@ def upward(number: int) -> st.SearchStrategy[bytes]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(introduced=st.booleans(), bodies=st.lists(st.binary(max_size=60) | upward(27), min_size=1, max_size=4))
+@given(introduced=st.booleans(), bodies=st.lists(st.binary(max_size=60) | upward(40), min_size=1, max_size=4))
 def test_no_bytes_hurt_the_hub_or_anybody_else(
     shared: tuple[HubThread, bus.ThreadedEndpoint], introduced: bool, bodies: list[bytes]
 ) -> None:
@@ -225,7 +247,7 @@ def shared():
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(bodies=st.lists(st.binary(max_size=60) | upward(27), min_size=1, max_size=4))
+@given(bodies=st.lists(st.binary(max_size=60) | upward(40), min_size=1, max_size=4))
 def test_no_bytes_hurt_a_worker_beyond_losing_its_supervisor(bodies: list[bytes]) -> None:
     mine, theirs = socket.socketpair()
     with mine, bus.Endpoint(theirs, "tracker") as endpoint:
@@ -272,3 +294,44 @@ def test_deep_nesting_is_refused_not_followed() -> None:
         wire.decode_upward(b"\x93\x03\x01" + deep)
     with pytest.raises(BadPayloadError):
         payload.decode(deep, Any, "test")
+
+
+# -- the memory of the audit
+
+
+def test_records_go_round_the_memory_and_stop_when_it_is_full() -> None:
+    reader = AuditReader()
+    fd = reader.detach()
+    writer = AuditWriter(fd)
+    record = bus.CallRecord("a", "b", "Move", wire.SEND, 0.5, "ok", bytes(1000), 7)
+    written, read = 0, 0
+    for turn in range(1000):
+        while writer.append(msgspec.structs.replace(record, utc_ns=written)):
+            written += 1
+            if turn % 3 and written % 7 == 0:
+                break
+        for taken in reader.take():
+            assert taken == msgspec.structs.replace(record, utc_ns=read)
+            read += 1
+    assert read == written > 10_000
+    for each in (reader, writer):
+        each.close()
+        each.close()
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+
+
+@settings(max_examples=100, deadline=None)
+@given(counter=st.integers(0, 400_000) | st.integers(0, 2**64 - 1), content=st.binary(max_size=200))
+def test_no_bytes_in_the_memory_of_the_audit_hurt_the_hub(counter: int, content: bytes) -> None:
+    reader = AuditReader()
+    fd = reader.detach()
+    writer = AuditWriter(fd)
+    writer._data[: len(content)] = content
+    writer._counters[0] = counter
+    with contextlib.suppress(MalformedError):
+        reader.take()
+    reader.close()
+    writer.close()
+    os.close(fd)

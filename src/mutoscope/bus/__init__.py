@@ -24,13 +24,13 @@ from mutoscope.bus.commands import (
 )
 from mutoscope.bus.endpoint import Endpoint
 from mutoscope.bus.hub import Hub
-from mutoscope.bus.peer import CallRecord, PeerStatistics
+from mutoscope.bus.peer import PeerStatistics
 from mutoscope.bus.portable import dumps
 from mutoscope.bus.reply import Deferred, Reply
 from mutoscope.bus.routes import check_routes
 from mutoscope.bus.session import EndpointStatistics
 from mutoscope.bus.threaded import ThreadedEndpoint
-from mutoscope.bus.wire import SUPERVISOR, WIRE_VERSION
+from mutoscope.bus.wire import SUPERVISOR, WIRE_VERSION, CallRecord
 
 __all__ = [
     "SUPERVISOR",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mutoscope.bus.wire import HEADER_BYTES, MAX_MESSAGE_BYTES, Body, MalformedError
 
-__all__ = ["MAX_FDS", "Connection"]
+__all__ = ["MAX_FDS", "Connection", "close_fds"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ _FEW, _MANY = 8 * 1024, 64 * 1024  # bytes of one read: as a rule, and while bur
 _INT = array.array("i").itemsize
 _ROOM = socket.CMSG_SPACE(MAX_FDS * _INT)
 _NOWAIT = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
-_WAIT = int(socket.MSG_CMSG_CLOEXEC)
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _CUT = int(socket.MSG_CTRUNC)  # plain integers: arithmetic on the flag classes takes a microsecond
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
@@ -51,6 +50,8 @@ class Connection:
         self._send = sock.send
         self.ended: str | None = None
         self.broken = False
+        self.drained = False  # a read found nothing; reset by whoever looks at it
+        self.full = False  # the last read took all that it could: there is more as a rule
         self.unsent_bytes = 0
         self.loose_fds: list[int] = []
         self.unsent: collections.deque[tuple[memoryview, tuple[int, ...]]] = collections.deque()
@@ -64,11 +65,11 @@ class Connection:
 
     # -- receiving
 
-    def receive(self, *, wait: bool = False, with_fds: bool = False) -> list[Body]:
-        """Read once and return the messages that are complete, without their lengths.
+    def receive(self, *, with_fds: bool = False) -> list[Body]:
+        """Read once, without waiting, and return the messages that are complete, without their lengths.
 
-        At the end of the stream `ended` says why. With `wait` the call blocks for as long as the socket's own receive
-        time-out says. Descriptors that arrive are kept `with_fds`, else the kernel closes them (and a read costs less).
+        At the end of the stream `ended` says why. Descriptors that arrive are kept `with_fds`, else the kernel closes them
+        (and a read costs less).
 
         Raises
         ------
@@ -76,35 +77,38 @@ class Connection:
             If what arrives cannot be a message.
         """
         if self._large is not None:
-            return self._receive_large(wait, with_fds)
+            return self._receive_large(with_fds)
         try:
             if with_fds:
-                data, ancillary, state, _ = self.sock.recvmsg(self._chunk, _ROOM, _WAIT if wait else _NOWAIT)
+                data, ancillary, state, _ = self.sock.recvmsg(self._chunk, _ROOM, _NOWAIT)
                 self._keep_fds(ancillary, state)
             else:
-                data = self._recv(self._chunk, 0 if wait else _NOWAIT)
+                data = self._recv(self._chunk, _NOWAIT)
         except BlockingIOError:
+            self.drained = True
             return []
         except ConnectionError as error:
             self._end(error)
             return []
         size = len(data) - HEADER_BYTES
         if size >= 0 and not self._tail and _length(data)[0] == size:
+            self.full = False
             return [data[HEADER_BYTES:]]  # by far the most frequent: one message, whole
         if not data:
             self._end(None)
             return []
-        self._chunk = _MANY if len(data) == self._chunk else _FEW
+        self.full = len(data) == self._chunk
+        self._chunk = _MANY if self.full else _FEW
         return self._split(data)
 
-    def _receive_large(self, wait: bool, with_fds: bool) -> list[Body]:
+    def _receive_large(self, with_fds: bool) -> list[Body]:
         """Read on into a message that is larger than one read."""
         assert self._large is not None
         try:
             room = memoryview(self._large)[self._filled :]
-            flags = _WAIT if wait else _NOWAIT
-            size, ancillary, state, _ = self.sock.recvmsg_into([room], _ROOM if with_fds else 0, flags)
+            size, ancillary, state, _ = self.sock.recvmsg_into([room], _ROOM if with_fds else 0, _NOWAIT)
         except BlockingIOError:
+            self.drained = True
             return []
         except ConnectionError as error:
             self._end(error)
@@ -190,7 +194,7 @@ class Connection:
             raise ValueError(f"{len(fds)} descriptors in one message, at most {MAX_FDS} are possible")
         if self.broken:
             if give:
-                _close_all(fds)
+                close_fds(fds)
             return
         kept = tuple(fds) if give else tuple(os.dup(fd) for fd in fds)
         self.unsent.append((memoryview(packed), kept))
@@ -236,7 +240,7 @@ class Connection:
                 return True
             self.unsent_bytes -= sent
             if fds:
-                _close_all(fds)
+                close_fds(fds)
                 unsent[0] = (first, ())
             while sent:
                 first, fds = unsent[0]
@@ -264,19 +268,20 @@ class Connection:
 
     def _discard(self) -> None:
         for _, fds in self.unsent:
-            _close_all(fds)
+            close_fds(fds)
         self.unsent.clear()
         self.unsent_bytes = 0
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took. Twice is fine."""
         self._discard()
-        _close_all(self.loose_fds)
+        close_fds(self.loose_fds)
         self.loose_fds = []
         self.broken = True
         self.sock.close()
 
 
-def _close_all(fds: Sequence[int]) -> None:
+def close_fds(fds: Sequence[int]) -> None:
+    """Close descriptors that nobody wants."""
     for fd in fds:
         os.close(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -12,16 +11,13 @@ from typing import Any
 
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest, manifest
-from mutoscope.bus.connection import Connection
-from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
-from mutoscope.bus.session import EndpointStatistics, Pending, Session, close_fds
+from mutoscope.bus.connection import Connection, close_fds
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
+from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
 
 __all__ = ["Endpoint"]
-
-TICK_S = 0.1
-"""The longest that one blocking read waits; deadlines nearer than that are met by polling."""
 
 _FLUSH_S = 5.0
 
@@ -51,11 +47,9 @@ class Endpoint:
         self, sock: socket.socket, name: str, *, window_bytes: int = WINDOW_BYTES, inbox_bytes: int = INBOX_BYTES
     ) -> None:
         self._connection = Connection(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
-        self._session = Session(self._connection, name, window_bytes, inbox_bytes)
+        self._session = Session(self._connection, name, window_bytes, inbox_bytes, takes_lines=True)
+        self._lines = self._session.lines
         self._owners: list[object] = []
-        self._poller = select.poll()
-        self._poller.register(self._connection.fileno(), select.POLLIN)
         self._handling = False
         self._thread = threading.get_ident()
 
@@ -87,8 +81,8 @@ class Endpoint:
         return len(self._session.inbox)
 
     def fileno(self) -> int:
-        """Return the descriptor to poll for reading; then call :meth:`pump` and :meth:`dispatch`."""
-        return self._connection.fileno()
+        """Return the descriptor to poll for reading; then call :meth:`pump` and :meth:`dispatch`. The same until closed."""
+        return self._lines.fileno()
 
     def serve(self, owner: object) -> None:
         """Handle commands with the ``@handles`` methods of an object; before :meth:`hello`."""
@@ -202,7 +196,7 @@ class Endpoint:
         pending.posted = True
         self._session.posted.add(pending.number)
         try:
-            self._charge(packed, timeout_s, pending.command)
+            self._ask(pending, packed, timeout_s)
         except Exception:
             self._session.forget(pending)
             raise
@@ -299,15 +293,18 @@ class Endpoint:
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
         session = self._session
+        if kind == BROADCAST and session.posted:  # these may be on lines, and none may be overtaken
+            self._wait(lambda: not session.posted, time.monotonic() + timeout_s)
         pending, packed = session.call(kind, command, to, timeout_s, wants_fds)
         try:
-            self._charge(packed, timeout_s, pending.command)
+            self._ask(pending, packed, timeout_s)
             remaining = timeout_s
             deadline = time.monotonic() + timeout_s
             while not pending.done:
                 if remaining <= 0:
                     if kind != BROADCAST:
                         pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+                        self._lines.report(pending, "timeout")
                     break
                 self._read(remaining)
                 if session.inbox and not self._handling:
@@ -317,7 +314,31 @@ class Endpoint:
         finally:
             if not pending.done:
                 self._session.forget(pending)
+                self._push()
         return pending
+
+    def _ask(self, pending: Pending, packed: bytes, timeout_s: float) -> None:
+        """Send a call on its line, or through the hub, as soon as there is room for it."""
+        line = pending.line
+        if line is None:
+            self._charge(packed, timeout_s, pending.command)
+            return
+        if threading.get_ident() != self._thread:
+            self._check_thread()
+        window = line.window
+        if window.charged - window.credited >= window.limit:
+            line.waiting[pending.number] = pending  # it fails with the line
+            self._wait(lambda: pending.done or window.has_room, time.monotonic() + timeout_s)
+            if pending.done:
+                return
+            if not window.has_room:
+                raise self._still_full(pending.command, window, timeout_s)
+        self._lines.ask(pending, packed)
+
+    def _still_full(self, what: str, window: Window, timeout_s: float) -> CommandTimeoutError:
+        return CommandTimeoutError(
+            f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
+        )
 
     def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
         """Send a message that counts against the window, as soon as that has room."""
@@ -327,9 +348,7 @@ class Endpoint:
         if window.charged - window.credited >= window.limit:
             if not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
                 self._session.check_open()
-                raise CommandTimeoutError(
-                    f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
-                )
+                raise self._still_full(what, window, timeout_s)
             self._session.check_open()
         if not self._connection.send(packed):
             self._flush()
@@ -348,23 +367,24 @@ class Endpoint:
         return done()
 
     def _read(self, timeout_s: float) -> None:
-        """Read once, waiting up to `timeout_s`, and send what that calls for."""
-        connection, session = self._connection, self._session
-        if connection.unsent:
+        """Read what has come, waiting up to `timeout_s` for something, and send what that calls for."""
+        if self._connection.unsent:
             self._flush()
-        wait = timeout_s >= TICK_S
-        if not wait and timeout_s > 0 and not self._poller.poll(timeout_s * 1000):
-            return
+        self._lines.wait(timeout_s, self._hear_hub)
+        if self._session.outgoing:
+            self._push()
+
+    def _hear_hub(self) -> bool:
+        """Read once from the hub; returns whether there is more."""
+        connection, session = self._connection, self._session
         try:
-            session.hear(connection.receive(wait=wait, with_fds=bool(session.fd_calls)))
-            if connection.loose_fds:
-                connection.check_loose_fds()
+            session.hear(connection.receive(with_fds=True))
+            connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
         if connection.ended is not None:
             session.ended(connection.ended)
-        elif session.outgoing:
-            self._push()
+        return connection.full
 
     def _transmit(self, packed: bytes) -> None:
         if not self._connection.send(packed):

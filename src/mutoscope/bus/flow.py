@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["INBOX_BYTES", "WINDOW_BYTES", "CreditAccount", "Window"]
+__all__ = ["INBOX_BYTES", "LINE_BYTES", "WINDOW_BYTES", "CreditAccount", "Window"]
 
 WINDOW_BYTES = 8 * 1024 * 1024
 """What a process may have sent and not yet seen taken up by the hub."""
 
 INBOX_BYTES = 64 * 1024 * 1024
 """What a process takes without having handled it; the hub keeps the rest back."""
+
+
+LINE_BYTES = 4 * 1024 * 1024
+"""What may be on its way, or not yet handled, on one line."""
 
 
 class Window:

@@ -19,11 +19,12 @@ import msgspec
 
 from mutoscope.bus import payload, routes, wire
 from mutoscope.bus.commands import Command, Event, HandlerSpec, Manifest, identity, message_name, reply_type
-from mutoscope.bus.connection import Connection
+from mutoscope.bus.connection import Connection, close_fds
+from mutoscope.bus.exchange import Exchange
 from mutoscope.bus.flow import WINDOW_BYTES
-from mutoscope.bus.peer import CallRecord, Held, Outstanding, Peer, PeerStatistics
+from mutoscope.bus.peer import Held, Outstanding, Peer, PeerStatistics
 from mutoscope.bus.reply import Deferred, Reply
-from mutoscope.bus.wire import BROADCAST, NIL, REQUEST, SEND, SUPERVISOR, MalformedError
+from mutoscope.bus.wire import BROADCAST, NIL, REQUEST, SEND, SUPERVISOR, CallRecord, MalformedError
 from mutoscope.model.errors import (
     BadPayloadError,
     CommandTimeoutError,
@@ -118,7 +119,11 @@ class Hub:
             wire.Problem: self._problem,
             wire.CrashReport: self._crash_report,
             wire.Goodbye: self._goodbye,
+            wire.LineTaken: lambda peer, message, size: self._exchange.taken(peer, message),
+            wire.LineEnded: lambda peer, message, size: self._exchange.ended(peer, message),
+            wire.Done: lambda peer, message, size: self._exchange.done(peer, message.record),
         }
+        self._exchange = Exchange(self._post, _permits, lambda: self.on_call)
 
     # -- peers
 
@@ -184,7 +189,7 @@ class Hub:
 
     def statistics(self) -> dict[str, PeerStatistics]:
         """Return the counters and backlogs of each open stream, by name."""
-        return {name: peer.statistics() for name, peer in self._peers.items()}
+        return {name: peer.statistics(self._exchange.count(peer)) for name, peer in self._peers.items()}
 
     # -- the supervisor's own commands and events
 
@@ -270,9 +275,8 @@ class Hub:
         while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].outstanding:
             heapq.heappop(self._deadlines)
         first = self._deadlines[0][0] if self._deadlines else None
-        if self._next_sweep is None or first is None:
-            return first if self._next_sweep is None else self._next_sweep
-        return min(first, self._next_sweep)
+        moments = (first, self._next_sweep, self._exchange.next_deadline())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, now: float | None = None) -> None:
         """Expire what is overdue.
@@ -293,6 +297,7 @@ class Hub:
                 entry.on_reply(None, error)
         if self._next_sweep is not None and self._next_sweep <= now:
             self._sweep(now)
+        self._exchange.advance(now)
         self._flush()
 
     def _sweep(self, now: float) -> None:
@@ -307,6 +312,8 @@ class Hub:
             self.expired += len(overdue)
             for held in peer.forget_held():
                 self._uncharge(held.origin, held.size)
+            if not peer.held:
+                self._exchange.released(peer)
             left = left or any(entry.origin for entry in peer.outstanding.values())
         self._next_sweep = now + _SWEEP_S if left else None
 
@@ -347,14 +354,16 @@ class Hub:
         if connection.ended is not None:
             self._lose(peer, peer.goodbye or connection.ended)
 
-    def _post(self, peer: Peer, message: Any, fds: Sequence[int] = ()) -> int:
+    def _post(self, peer: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> int:
         """Send a message and return its bytes; of many that are due in one turn of the loop, those to one peer go together."""
         if peer.closed:
+            if give:
+                close_fds(fds)
             return 0
         packed = wire.pack(message)
         peer.sent += 1
         if fds or self._burst or peer.dirty:
-            peer.connection.queue(packed, fds)
+            peer.connection.queue(packed, fds, give=give)
         elif peer.connection.send(packed):
             return len(packed)
         if not peer.dirty:
@@ -400,6 +409,7 @@ class Hub:
         outstanding, peer.outstanding = peer.outstanding, {}
         for entry in outstanding.values():
             self._settle(peer, entry, PeerDiedError(f"{peer.name} did not answer {entry.command}: {reason}"))
+        self._exchange.drop(peer, reason)
         self._flush()
 
     # -- what processes say
@@ -421,6 +431,7 @@ class Hub:
             raise MalformedError(f'it calls itself "{hello.name}"')
         peer.manifest = hello.manifest
         peer.inbox_bytes = max(1, hello.inbox_bytes)
+        peer.takes_lines = hello.lines
         if peer.kind == "worker":
             self._manifests[peer.name] = hello.manifest
         self._forget_routes()
@@ -500,11 +511,13 @@ class Hub:
             raise self._absence(name)
         if target is not peer:
             peer.routes[call.command, call.to] = target
+            self._exchange.offer(peer, target, self._manifests, self._local)
         return target
 
     def _forget_routes(self) -> None:
         for peer in self._peers.values():
             peer.routes.clear()
+        self._exchange.reroute(self._manifests)
 
     def _absence(self, name: str) -> MutoscopeError:
         if name in self._peers:
@@ -543,9 +556,12 @@ class Hub:
         peer.unhandled_bytes -= message.size
         if peer.unhandled_bytes < 0 or message.size < 0:
             raise MalformedError(f"it handled {message.size:,} bytes, more than it was sent")
-        for held in peer.take_held():
-            self._post_charged(peer, held.message)
-            self._uncharge(held.origin, held.size)
+        if peer.held:
+            for held in peer.take_held():
+                self._post_charged(peer, held.message)
+                self._uncharge(held.origin, held.size)
+            if not peer.held:
+                self._exchange.released(peer)
         for event in peer.take_latest():
             self._post_charged(peer, event)
 
@@ -675,7 +691,16 @@ class Hub:
         if self.on_call is not None:
             now = time.monotonic()
             self.on_call(
-                CallRecord(entry.sender, target.name, entry.command, entry.kind, now - entry.started, outcome, entry.payload)
+                CallRecord(
+                    entry.sender,
+                    target.name,
+                    entry.command,
+                    entry.kind,
+                    now - entry.started,
+                    outcome,
+                    entry.payload,
+                    time.time_ns(),
+                )
             )
 
     def _note(
@@ -691,15 +716,21 @@ class Hub:
         if self.on_call is not None:
             outcome = "ok" if error is None else f"{type(error).__name__}: {error}"
             content = b"" if packed is None else bytes(packed)
-            self.on_call(CallRecord(sender, target, command, kind, time.monotonic() - started, outcome, content))
+            took = time.monotonic() - started
+            self.on_call(CallRecord(sender, target, command, kind, took, outcome, content, time.time_ns()))
 
 
 def _permit(peer: Peer, spec: HandlerSpec) -> None:
     """Raise PermissionError when a process of this kind may not send the command."""
-    if peer.kind == "client" and not spec.script:
+    if _permits(peer, spec):
+        return
+    if peer.kind == "client":
         raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
-    if peer.kind == "page" and not spec.page:
-        raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
+    raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
+
+
+def _permits(peer: Peer, spec: HandlerSpec) -> bool:
+    return (peer.kind != "client" or spec.script) and (peer.kind != "page" or spec.page)
 
 
 def _log_reply(name: str, command: str) -> OnReply:

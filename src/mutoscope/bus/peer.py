@@ -15,22 +15,7 @@ if TYPE_CHECKING:
     from mutoscope.bus.commands import Manifest
     from mutoscope.bus.connection import Connection
 
-__all__ = ["CallRecord", "Held", "Outstanding", "Peer", "PeerStatistics"]
-
-
-class CallRecord(msgspec.Struct, frozen=True):
-    """A command that ended, for the audit: who sent what to whom, how long it took, how it ended.
-
-    `kind` is 0 for a send, 1 for a request, 2 for a broadcast; `payload` is the command in msgpack.
-    """
-
-    sender: str
-    target: str
-    command: str
-    kind: int
-    duration_s: float
-    outcome: str
-    payload: bytes = b""
+__all__ = ["Held", "Outstanding", "Peer", "PeerStatistics"]
 
 
 class PeerStatistics(msgspec.Struct, frozen=True):
@@ -45,6 +30,7 @@ class PeerStatistics(msgspec.Struct, frozen=True):
     held_bytes_peak: int
     outstanding: int
     events_dropped: int
+    lines: int
 
 
 class Outstanding(msgspec.Struct, gc=False):
@@ -83,6 +69,7 @@ class Peer:
         self.connection = connection
         self.manifest: Manifest | None = None
         self.inbox_bytes = INBOX_BYTES
+        self.takes_lines = False
         self.unhandled_bytes = 0
         self.credit = CreditAccount(window_bytes)
         self.held: collections.deque[Held] = collections.deque()
@@ -150,7 +137,7 @@ class Peer:
         """Keep the largest backlog for :meth:`statistics`."""
         self._unsent_peak = max(self._unsent_peak, self.connection.unsent_bytes)
 
-    def statistics(self) -> PeerStatistics:
+    def statistics(self, lines: int) -> PeerStatistics:
         """Return the counters."""
         return PeerStatistics(
             received=self.received,
@@ -162,4 +149,5 @@ class Peer:
             held_bytes_peak=self._held_peak,
             outstanding=len(self.outstanding),
             events_dropped=self.events_dropped,
+            lines=lines,
         )

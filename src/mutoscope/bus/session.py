@@ -9,8 +9,8 @@ import collections
 import contextlib
 import itertools
 import logging
-import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,9 @@ import msgspec
 
 from mutoscope.bus import payload, wire
 from mutoscope.bus.commands import Command, Event, Handler, HandlerTable, Manifest, collect_handlers, message_name, reply_type
-from mutoscope.bus.connection import Connection
+from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import CreditAccount, Window
+from mutoscope.bus.lines import InLine, Lines, OutLine
 from mutoscope.bus.wire import BROADCAST, NIL, SEND, MalformedError
 from mutoscope.model.errors import (
     BadPayloadError,
@@ -33,7 +34,7 @@ from mutoscope.model.errors import (
     from_record,
 )
 
-__all__ = ["EndpointStatistics", "Pending", "Session", "close_fds", "wake"]
+__all__ = ["EndpointStatistics", "Pending", "Session", "wake"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class EndpointStatistics(msgspec.Struct, frozen=True):
     handler_errors: int
     events_dropped: int
     problems: int
+    lines: int
 
 
 class Pending(msgspec.Struct, gc=False):
@@ -68,11 +70,14 @@ class Pending(msgspec.Struct, gc=False):
     source: str = ""
     expected: tuple[str, ...] | None = None
     answers: dict[str, msgspec.Raw | Exception] = {}
+    line: OutLine | None = None  # on which it went; None: through the hub
+    started: float = 0.0
+    asked: msgspec.Raw = NIL
     wake: Any = None  # the lock on which another thread waits for `done`
 
 
 class Job(msgspec.Struct, gc=False):
-    """A command or an event that was received and waits to be handled. `id` 0 is an event."""
+    """A command or an event that was received and waits to be handled. `id` 0 is an event, `line` None what the hub sent."""
 
     call: Callable[[Any], Any]
     value: Any
@@ -81,6 +86,9 @@ class Job(msgspec.Struct, gc=False):
     size: int
     id: int
     kind: int
+    line: InLine | None = None
+    ask: wire.Ask | None = None
+    started: float = 0.0
 
 
 class Session:
@@ -94,9 +102,13 @@ class Session:
         This process's name in the scope.
     window_bytes, inbox_bytes : int
         What may be on its way to the hub, and what is taken without having been handled.
+    takes_lines : bool
+        Whether it takes lines to and from other processes.
     """
 
-    def __init__(self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int) -> None:
+    def __init__(
+        self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int, *, takes_lines: bool = False
+    ) -> None:
         self.connection = connection
         self.name = name
         self.window = Window(window_bytes)
@@ -113,6 +125,9 @@ class Session:
         self.peer_closed = False
         self.close_reason = ""
         self.fd_calls: set[int] = set()  # unanswered calls that want descriptors; while there are any, reads keep them
+        self.lines = Lines(self)
+        self._routes = self.lines.routes
+        self._takes_lines = takes_lines
         self._reply_types: dict[type[Command], tuple[int, Any]] = {}
         self._limit = inbox_bytes
         self._credit = CreditAccount(inbox_bytes)
@@ -140,6 +155,10 @@ class Session:
             wire.Welcome: self._welcome,
             wire.Refusal: self._refusal,
             wire.Goodbye: self._goodbye,
+            wire.Line: self._line,
+            wire.Accept: self._line,
+            wire.Routes: self._line,
+            wire.Cut: self._line,
         }
 
     # -- what this process says
@@ -150,7 +169,7 @@ class Session:
 
     def hello(self, manifest: Manifest) -> bytes:
         """Return the first message."""
-        return wire.pack(wire.hello(self.name, self._limit, manifest))
+        return wire.pack(wire.hello(self.name, self._limit, manifest, self._takes_lines))
 
     def check_open(self) -> None:
         """Raise unless calls are possible."""
@@ -171,6 +190,10 @@ class Session:
         packed = msgspec.Raw(payload.encode(command, name))
         number = next(self._numbers)
         pending = self.pending[number] = Pending(number, name, kind)
+        line = self._routes.get((name, to))
+        if line is not None and kind != BROADCAST:
+            pending.line, pending.started, pending.asked = line, time.monotonic(), packed
+            return pending, wire.pack(wire.Ask(number, kind, name, timeout_s, packed))
         if wants_fds:
             self.fd_calls.add(number)
         return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed, wants_fds))
@@ -197,6 +220,8 @@ class Session:
         """Stop expecting an answer; one that comes later is counted and dropped."""
         self.pending.pop(pending.number, None)
         self.posted.discard(pending.number)
+        if pending.line is not None:
+            pending.line.waiting.pop(pending.number, None)
 
     def _reply_type(self, kind: type[Command]) -> Any:
         known = self._reply_types.get(kind)
@@ -250,7 +275,24 @@ class Session:
         self.close_reason = self.close_reason or reason
         for pending in list(self.pending.values()):
             error = PeerDiedError(f"{pending.command} was not answered, the supervisor is gone: {self.close_reason}")
-            self._finish(pending, error)
+            self.finish(pending, error)
+        self.lines.drop()
+
+    def late(self) -> None:
+        """Count an answer for which nobody waits any more."""
+        self._late += 1
+
+    def _line(self, message: wire.Line | wire.Accept | wire.Routes | wire.Cut, size: int) -> None:
+        if not self._takes_lines:
+            raise MalformedError(f"{self.name} takes no lines")
+        if isinstance(message, wire.Line):
+            self.lines.offered(message, self.connection)
+        elif isinstance(message, wire.Accept):
+            self.lines.accepted(message, self.connection)
+        elif isinstance(message, wire.Routes):
+            self.lines.rerouted(message)
+        else:
+            self.lines.cut(message)
 
     def _answered(self, message: wire.Answer, size: int) -> None:
         fds = self.connection.take_fds(message.fds) if message.fds else []
@@ -268,7 +310,7 @@ class Session:
         pending.payload = message.payload
         pending.source = message.source
         pending.fds = fds
-        self._finish(pending, None)
+        self.finish(pending, None)
 
     def _failed(self, message: wire.Failure, size: int) -> None:
         pending = self.pending.get(message.id)
@@ -281,7 +323,7 @@ class Session:
             pending.answers[message.source] = error
             self._collect(message.id, pending)
             return
-        self._finish(pending, error)
+        self.finish(pending, error)
 
     def _targets(self, message: wire.Targets, size: int) -> None:
         pending = self.pending.get(message.id)
@@ -291,9 +333,10 @@ class Session:
 
     def _collect(self, number: int, pending: Pending) -> None:
         if pending.expected is not None and len(pending.answers) >= len(pending.expected):
-            self._finish(pending, None)
+            self.finish(pending, None)
 
-    def _finish(self, pending: Pending, error: Exception | None) -> None:
+    def finish(self, pending: Pending, error: Exception | None) -> None:
+        """Note that a call was answered, or failed."""
         self.pending.pop(pending.number, None)
         pending.error = error
         pending.done = True
@@ -319,6 +362,13 @@ class Session:
         if kind == SEND:
             self.outgoing.append(wire.pack(wire.Return(message.id, NIL)))
         self._queue(Job(handler.call, command, message.command, message.sender, size, message.id, kind))
+
+    def take(
+        self, ask: wire.Ask, call: Callable[[Any], Any], command: Command, line: InLine, size: int, started: float
+    ) -> None:
+        """Queue a command that came on a line."""
+        self._received += 1
+        self._queue(Job(call, command, ask.command, line.sender, size, ask.id, ask.kind, line, ask, started))
 
     def _happened(self, message: wire.Happened, size: int) -> None:
         if message.dropped:
@@ -392,19 +442,28 @@ class Session:
             value = job.call(job.value)
             if job.kind != SEND:
                 packed = msgspec.Raw(payload.encode(value, "reply of ", self.name, " to ", job.name))
-                emit(wire.pack(wire.Return(job.id, packed)))
+                self._reply(job, wire.Return(job.id, packed), "ok", emit)
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
             self._handler_errors += 1
             record = wire.error_record(error, traceback.format_exc())
             logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, error, exc_info=True)
             if job.kind != SEND:
-                emit(wire.pack(wire.Fail(job.id, record)))
+                self._reply(job, wire.Fail(job.id, record), f"{record.type_name}: {record.message}", emit)
             elif job.id:
                 emit(wire.pack(wire.Problem(job.sender, job.name, record)))
         finally:
             self._handled += 1
             self._done_bytes += job.size
-            self._handled_bytes(job.size)
+            if job.line is None:
+                self._handled_bytes(job.size)
+            else:
+                self.lines.handled(job.line, job.size)
+
+    def _reply(self, job: Job, reply: wire.Return | wire.Fail, outcome: str, emit: Callable[[bytes], None]) -> None:
+        if job.line is None:
+            emit(wire.pack(reply))
+        else:
+            self.lines.answer(job, reply, outcome)
 
     def _handled_bytes(self, size: int) -> None:
         with self._credit_lock:
@@ -421,6 +480,7 @@ class Session:
             inbox_bytes=self._taken_bytes - self._done_bytes,
             inbox_bytes_peak=self._inbox_peak,
             in_flight_bytes=self.window.in_flight,
+            lines=len(self.lines),
             pending=len(self.pending),
             late_replies=self._late,
             handler_errors=self._handler_errors,
@@ -434,7 +494,8 @@ class Session:
         self.closed = True
         self.open = False
         for pending in list(self.pending.values()):
-            self._finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
+            self.finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
+        self.lines.close()
         self.connection.close()
 
 
@@ -442,9 +503,3 @@ def wake(waiting: threading.Lock) -> None:
     """Release a lock on which somebody may wait, or somebody else has just released."""
     with contextlib.suppress(RuntimeError):
         waiting.release()
-
-
-def close_fds(fds: list[int]) -> None:
-    """Close descriptors that nobody wants."""
-    for fd in fds:
-        os.close(fd)

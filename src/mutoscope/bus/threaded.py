@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from typing import Any
 
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest
-from mutoscope.bus.connection import Connection
-from mutoscope.bus.endpoint import TICK_S
+from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
-from mutoscope.bus.session import EndpointStatistics, Pending, Session, close_fds
+from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.session import wake as release
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError
@@ -24,6 +22,8 @@ __all__ = ["ThreadedEndpoint"]
 
 _YIELD_S = 0.02
 _FLUSH_S = 5.0
+_TICK_S = 0.1
+"""The longest that one thread leaves the reading to another without looking whether it should take over."""
 
 
 class ThreadedEndpoint:
@@ -46,7 +46,6 @@ class ThreadedEndpoint:
         self, sock: socket.socket, name: str, *, window_bytes: int = WINDOW_BYTES, inbox_bytes: int = INBOX_BYTES
     ) -> None:
         self._connection = Connection(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
         self._session = Session(self._connection, name, window_bytes, inbox_bytes)
         self._reading = threading.Lock()  # held by the thread that reads the socket and changes the session by it
         self._sending = threading.RLock()  # held by the thread that writes the socket
@@ -254,7 +253,7 @@ class ThreadedEndpoint:
                 if remaining <= 0 or self._session.peer_closed or self._stop.is_set():
                     break
                 if not self._reading.acquire(blocking=False):
-                    wake.acquire(timeout=min(remaining, TICK_S))
+                    wake.acquire(timeout=min(remaining, _TICK_S))
                     continue
                 try:
                     while not done():
@@ -281,25 +280,10 @@ class ThreadedEndpoint:
 
     def _read(self, timeout_s: float) -> None:
         """Read once; only for the thread that holds `_reading`."""
-        connection, session = self._connection, self._session
-        wait = timeout_s >= TICK_S
-        if not wait and timeout_s > 0:
-            poller = select.poll()
-            poller.register(connection.fileno(), select.POLLIN)
-            if not poller.poll(timeout_s * 1000):
-                return
+        session = self._session
         in_flight = session.window.in_flight
         queued = len(session.inbox)
-        try:
-            bodies = connection.receive(wait=wait, with_fds=bool(session.fd_calls))
-            if bodies:
-                session.hear(bodies)
-            if connection.loose_fds:
-                connection.check_loose_fds()
-        except MalformedError as error:
-            session.ended(f"it sent malformed data: {error}")
-        if connection.ended is not None and not session.closed:
-            session.ended(connection.ended)
+        session.lines.wait(timeout_s, self._hear_hub)
         if session.outgoing:
             self._push()
         if session.window.in_flight < in_flight or session.peer_closed:
@@ -308,10 +292,24 @@ class ThreadedEndpoint:
             with self._jobs:
                 self._jobs.notify()
 
+    def _hear_hub(self) -> bool:
+        connection, session = self._connection, self._session
+        try:
+            bodies = connection.receive(with_fds=bool(session.fd_calls))
+            if bodies:
+                session.hear(bodies)
+            if connection.loose_fds:
+                connection.check_loose_fds()
+        except MalformedError as error:
+            session.ended(f"it sent malformed data: {error}")
+        if connection.ended is not None and not session.closed:
+            session.ended(connection.ended)
+        return connection.full
+
     def _read_on(self) -> None:
         """Read what arrives while nobody waits."""
         poller = select.poll()
-        poller.register(self._connection.fileno(), select.POLLIN)
+        poller.register(self._session.lines.fileno(), select.POLLIN)
         while not self._session.peer_closed:
             poller.poll()
             if self._stop.is_set():

@@ -1,4 +1,5 @@
-"""The messages between a process and the hub: frozen tagged Structs, msgpack arrays behind a four-byte length.
+"""The messages between a process and the hub, and on a line between two processes: frozen tagged Structs, msgpack arrays
+behind a four-byte length.
 
 New fields only at the end and only with defaults; anything else raises :data:`WIRE_VERSION`. Payloads stay packed
 (:class:`msgspec.Raw`) on their way through the hub, which never looks inside them.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,26 +27,39 @@ __all__ = [
     "SEND",
     "SUPERVISOR",
     "WIRE_VERSION",
+    "Accept",
     "Answer",
+    "Ask",
     "Call",
+    "CallRecord",
     "CrashReport",
     "Credit",
+    "Cut",
     "Deliver",
+    "Done",
     "Fail",
     "Failure",
     "Goodbye",
     "Happened",
     "Hello",
+    "Line",
+    "LineEnded",
+    "LineTaken",
     "MalformedError",
     "Problem",
     "Publish",
     "Refusal",
     "Return",
+    "Routes",
     "Subscribe",
     "Targets",
     "Welcome",
+    "decode_asked",
     "decode_downward",
+    "decode_record",
+    "decode_replied",
     "decode_upward",
+    "encode_record",
     "error_record",
     "pack",
 ]
@@ -70,13 +85,14 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Hello(_Wire, tag=1, frozen=True):
-    """First message of a process: who it is, what it handles, how many bytes it takes unhandled."""
+    """First message of a process: who it is, what it handles, how many bytes it takes unhandled, whether it takes lines."""
 
     version: int
     name: str
     pid: int
     inbox_bytes: int
     manifest: Manifest
+    lines: bool = False
 
 
 class Call(_Wire, tag=2, frozen=True):
@@ -144,6 +160,41 @@ class Goodbye(_Wire, tag=10, frozen=True):
     reason: str
 
 
+class CallRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A command that ended, for the audit: who sent what to whom, how long it took, how it ended, when (UTC).
+
+    `kind` is 0 for a send, 1 for a request, 2 for a broadcast. `payload` is the command in msgpack; empty where it went over a
+    line and has more than 4096 bytes.
+    """
+
+    sender: str
+    target: str
+    command: str
+    kind: int
+    duration_s: float
+    outcome: str
+    payload: bytes = b""
+    utc_ns: int = 0
+
+
+class LineTaken(_Wire, tag=11, frozen=True):
+    """From now on the commands of this process to the peer of that line go over it; the hub hands over the other end."""
+
+    line: int
+
+
+class LineEnded(_Wire, tag=12, frozen=True):
+    """The line ended at the asking side, which waits to hear why (:class:`Cut`)."""
+
+    line: int
+
+
+class Done(_Wire, tag=13, frozen=True):
+    """How a command ended that went over a line."""
+
+    record: CallRecord
+
+
 class Welcome(_Wire, tag=20, frozen=True):
     """The hub's answer to Hello."""
 
@@ -200,16 +251,82 @@ class Happened(_Wire, tag=26, frozen=True):
     dropped: int = 0
 
 
+class Line(_Wire, tag=27, frozen=True):
+    """A line to `peer`, whose near end comes with this message: for `commands`, and for `alone` where no target is named."""
+
+    line: int
+    peer: str
+    window_bytes: int
+    commands: tuple[str, ...]
+    alone: tuple[str, ...]
+    audited: bool
+
+
+class Accept(_Wire, tag=28, frozen=True):
+    """The far end of a line on which `sender` asks for `commands`; `fds` is 2 where the memory for the audit comes with it."""
+
+    sender: str
+    window_bytes: int
+    commands: tuple[str, ...]
+    audited: bool
+    fds: int = 1
+
+
+class Routes(_Wire, tag=29, frozen=True):
+    """Which commands go over a line where no target is named; another worker came or went."""
+
+    line: int
+    alone: tuple[str, ...]
+
+
+class Cut(_Wire, tag=30, frozen=True):
+    """The line is over, because of that; what was asked and not answered has failed."""
+
+    line: int
+    reason: str
+
+
+class Ask(_Wire, tag=40, frozen=True):
+    """A command on a line; `id` is the sender's own number of it. Return, Fail and Credit come back."""
+
+    id: int
+    kind: int
+    command: str
+    timeout_s: float
+    payload: msgspec.Raw
+
+
 Body = bytes | memoryview
 """A message without its length; a view where it is large."""
 
-Upward = Hello | Call | Return | Fail | Publish | Subscribe | Credit | Problem | CrashReport | Goodbye
-Downward = Welcome | Refusal | Deliver | Answer | Failure | Targets | Happened | Credit | Problem | Goodbye
+Upward = (
+    Hello | Call | Return | Fail | Publish | Subscribe | Credit | Problem | CrashReport | Goodbye | LineTaken | LineEnded | Done
+)
+Downward = (
+    Welcome
+    | Refusal
+    | Deliver
+    | Answer
+    | Failure
+    | Targets
+    | Happened
+    | Credit
+    | Problem
+    | Goodbye
+    | Line
+    | Accept
+    | Routes
+    | Cut
+)
+Replied = Return | Fail | Credit
 
 _encode = msgspec.msgpack.Encoder().encode
 _pack_length = struct.Struct(">I").pack
 _upward = msgspec.msgpack.Decoder(Upward).decode
 _downward = msgspec.msgpack.Decoder(Downward).decode
+_asked = msgspec.msgpack.Decoder(Ask).decode
+_replied = msgspec.msgpack.Decoder(Replied).decode
+_record = msgspec.msgpack.Decoder(CallRecord).decode
 
 
 def pack(message: _Wire) -> bytes:
@@ -218,20 +335,23 @@ def pack(message: _Wire) -> bytes:
     return _pack_length(len(body)) + body
 
 
-def decode_upward(body: Body) -> Any:
-    """Decode what a process sent to the hub; raises MalformedError."""
-    try:
-        return _upward(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise MalformedError(str(error)) from error
+def _decoding(decode: Callable[[Body], Any], what: str) -> Callable[[Body], Any]:
+    def decoding(body: Body) -> Any:
+        try:
+            return decode(body)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise MalformedError(str(error)) from error
+
+    decoding.__doc__ = f"Decode {what}; raises MalformedError."
+    return decoding
 
 
-def decode_downward(body: Body) -> Any:
-    """Decode what the hub sent; raises MalformedError."""
-    try:
-        return _downward(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise MalformedError(str(error)) from error
+decode_upward = _decoding(_upward, "what a process sent to the hub")
+decode_downward = _decoding(_downward, "what the hub sent")
+decode_asked = _decoding(_asked, "what the asking side of a line sent")
+decode_replied = _decoding(_replied, "what the answering side of a line sent")
+decode_record = _decoding(_record, "a record of the audit")
+encode_record: Callable[[CallRecord], bytes] = _encode
 
 
 def error_record(error: BaseException, traceback: str = "") -> ErrorRecord:
@@ -269,6 +389,6 @@ def opening_version(body: Body, tag: int) -> int | None:
     return opening.version if opening.tag == tag else None
 
 
-def hello(name: str, inbox_bytes: int, manifest: Manifest) -> Hello:
+def hello(name: str, inbox_bytes: int, manifest: Manifest, lines: bool = False) -> Hello:
     """Return this process's first message."""
-    return Hello(WIRE_VERSION, name, os.getpid(), inbox_bytes, manifest)
+    return Hello(WIRE_VERSION, name, os.getpid(), inbox_bytes, manifest, lines)

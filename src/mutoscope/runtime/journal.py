@@ -95,8 +95,8 @@ class Journal:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         self._write(self._log, f"{stamp} {logging.getLevelName(level):7} {source}: {text}\n")
 
-    def audit(self, who: str, to: str, command: str, payload: bytes, result: str, duration_s: float) -> None:
-        """Write one line of ``audit.jsonl``: who sent which command to whom when, and what came of it.
+    def audit(self, who: str, to: str, command: str, payload: bytes, result: str, duration_s: float, utc_ns: int) -> None:
+        """Write one line of ``audit.jsonl``: who sent which command to whom, what came of it, and when.
 
         `payload` is the command in msgpack; long ones are not kept.
         """
@@ -104,7 +104,7 @@ class Journal:
             return
         content = _readable(payload) if 0 < len(payload) <= AUDITED_BYTES else None
         entry = {
-            "utc_ns": time.time_ns(),
+            "utc_ns": utc_ns,
             "who": who,
             "to": to,
             "command": command,

@@ -508,5 +508,5 @@ class Supervisor:
     def _called(self, record: CallRecord) -> None:
         if record.command not in NOT_AUDITED:
             self.desk.journal.audit(
-                record.sender, record.target, record.command, record.payload, record.outcome, record.duration_s
+                record.sender, record.target, record.command, record.payload, record.outcome, record.duration_s, record.utc_ns
             )

@@ -1,0 +1,343 @@
+"""A process's ends of its lines: sockets that lead straight to another process, which the hub has introduced.
+
+A line is one way: one side asks, the other answers. Each process has its ends, and the socket to the hub,
+behind one descriptor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mutoscope.bus import payload, wire
+from mutoscope.bus.audit import AUDITED_BYTES, AuditWriter
+from mutoscope.bus.connection import Connection
+from mutoscope.bus.flow import CreditAccount, Window
+from mutoscope.bus.wire import HEADER_BYTES, NIL, SEND, CallRecord, MalformedError
+from mutoscope.model.errors import BadPayloadError, PeerDiedError, UnknownCommandError, from_record
+
+if TYPE_CHECKING:
+    from mutoscope.bus.session import Job, Pending, Session
+
+__all__ = ["InLine", "Lines", "OutLine"]
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+"""The longest that one wait takes."""
+
+_EVENTS = 64
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class OutLine:
+    """The end that asks."""
+
+    __slots__ = ("audited", "commands", "connection", "last", "number", "peer", "waiting", "window")
+
+    def __init__(self, message: wire.Line, connection: Connection) -> None:
+        self.number = message.line
+        self.peer = message.peer
+        self.commands = message.commands
+        self.audited = message.audited
+        self.connection = connection
+        self.window = Window(message.window_bytes)
+        self.last = 0  # the number of the last call that went this way
+        self.waiting: dict[int, Pending] = {}
+
+
+class InLine:
+    """The end that answers."""
+
+    __slots__ = ("audited", "commands", "connection", "credit", "sender")
+
+    def __init__(self, message: wire.Accept, connection: Connection) -> None:
+        self.sender = message.sender
+        self.commands = frozenset(message.commands)
+        self.audited = message.audited
+        self.connection = connection
+        self.credit = CreditAccount(message.window_bytes)
+
+
+class Lines:
+    """All ends of one process; owns their sockets.
+
+    Parameters
+    ----------
+    session : Session
+        Whose calls and whose handlers these are.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.routes: dict[tuple[str, str | None], OutLine] = {}
+        self._session = session
+        self._hub = session.connection.fileno()
+        self._poller = select.epoll()
+        self._poller.register(self._hub, _IN)
+        self._out: dict[int, OutLine] = {}
+        self._ends: dict[int, OutLine | InLine] = {}
+        self._audit: AuditWriter | None = None
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when the hub or a line has something; -1 once closed."""
+        return -1 if self._poller.closed else self._poller.fileno()
+
+    def wait(self, timeout_s: float, hear_hub: Callable[[], bool]) -> None:
+        """Wait for the hub or a line, and hear what has come.
+
+        What the hub says is heard first: what follows from it may have come on a line since.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long; never more than :data:`TICK_S`, so that what a signal handler noted is looked at.
+        hear_hub : callable
+            Reads the hub's socket; returns whether there may be more.
+        """
+        events = self._poller.poll(timeout_s if timeout_s < TICK_S else TICK_S, _EVENTS)
+        if len(events) > 1:
+            events.sort(key=self._after_hub)
+        for fd, mask in events:
+            if fd == self._hub:
+                if hear_hub():
+                    return
+                continue
+            end = self._ends.get(fd)
+            if end is not None:
+                self._ready(end, mask)
+
+    def _after_hub(self, event: tuple[int, int]) -> bool:
+        return event[0] != self._hub
+
+    def close(self) -> None:
+        """Close every end. Twice is fine."""
+        self.drop()
+        self._poller.close()
+
+    def drop(self) -> None:
+        """Close every end; the descriptor stays, for the hub."""
+        for end in list(self._ends.values()):
+            self._close_end(end)
+        self.routes.clear()
+        self._out.clear()
+        if self._audit is not None:
+            self._audit.close()
+            self._audit = None
+
+    # -- what the hub says
+
+    def offered(self, message: wire.Line, connection: Connection) -> None:
+        """Take the asking end of a line; from now on commands go over it. The hub sees to it that none overtakes another."""
+        (fd,) = connection.take_fds(1)
+        line = OutLine(message, self._open(fd))
+        self._out[line.number] = self._ends[fd] = line
+        for command in line.commands:
+            self.routes[command, line.peer] = line
+        self._route(line, message.alone)
+        self._session.outgoing.append(wire.pack(wire.LineTaken(line.number)))
+
+    def accepted(self, message: wire.Accept, connection: Connection) -> None:
+        """Take the answering end of a line."""
+        fd, *memory = connection.take_fds(message.fds)
+        self._ends[fd] = InLine(message, self._open(fd))
+        for extra in memory:
+            if self._audit is None:
+                self._audit = AuditWriter(extra)
+            os.close(extra)
+
+    def rerouted(self, message: wire.Routes) -> None:
+        """Change which commands without a target go over a line."""
+        line = self._out.get(message.line)
+        if line is not None and not line.connection.broken:
+            self._route(line, message.alone)
+
+    def cut(self, message: wire.Cut) -> None:
+        """End a line; answers that are in it still count."""
+        line = self._out.pop(message.line, None)
+        if line is None:
+            return
+        connection = line.connection
+        connection.drained = False
+        while line in self._ends.values() and not connection.drained:
+            self._hear_replies(line)
+        self._end_out(line)
+        waiting, line.waiting = line.waiting, {}
+        for pending in waiting.values():
+            error = PeerDiedError(f"{line.peer} did not answer {pending.command}: {message.reason}")
+            self.report(pending, f"{type(error).__name__}: {error}")
+            self._session.finish(pending, error)
+
+    def _open(self, fd: int) -> Connection:
+        self._poller.register(fd, _IN)
+        return Connection(socket.socket(fileno=fd))
+
+    def _route(self, line: OutLine, alone: tuple[str, ...]) -> None:
+        for command in line.commands:
+            if command in alone:
+                self.routes[command, None] = line
+            elif self.routes.get((command, None)) is line:
+                del self.routes[command, None]
+
+    # -- the asking side
+
+    def ask(self, pending: Pending, packed: bytes) -> None:
+        """Send a call; never waits. The window bounds what is unsent."""
+        line = pending.line
+        assert line is not None
+        line.window.charge(len(packed))
+        line.waiting[pending.number] = pending
+        line.last = pending.number
+        if not line.connection.send(packed):
+            self._watch(line)
+
+    def report(self, pending: Pending, outcome: str) -> None:
+        """Tell the hub how a call ended of which the answering side says nothing, or too late."""
+        line = pending.line
+        if line is not None and line.audited:
+            took = time.monotonic() - pending.started
+            record = CallRecord(
+                self._session.name,
+                line.peer,
+                pending.command,
+                pending.kind,
+                took,
+                outcome,
+                _recorded(pending.asked),
+                time.time_ns(),
+            )
+            self._session.outgoing.append(wire.pack(wire.Done(record)))
+
+    def _hear_replies(self, line: OutLine) -> None:
+        connection, session = line.connection, self._session
+        try:
+            for body in connection.receive():
+                message = wire.decode_replied(body)
+                if type(message) is wire.Credit:
+                    if not line.window.credit(message.size):
+                        raise MalformedError(f"it credited {message.size:,} bytes too many")
+                    continue
+                pending = line.waiting.pop(message.id, None)
+                if pending is None:
+                    if not 0 < message.id <= line.last:
+                        raise MalformedError(f"it answered call {message.id}, which it was never asked")
+                    session.late()
+                elif type(message) is wire.Return:
+                    pending.payload = message.payload
+                    pending.source = line.peer
+                    session.finish(pending, None)
+                else:
+                    session.finish(pending, from_record(message.error))
+        except MalformedError as error:
+            logger.error("%s: the line to %s ends, it sent what is not a message: %s", session.name, line.peer, error)
+            connection.ended = "malformed data came"
+        if connection.ended is not None:
+            self._end_out(line)
+
+    def _end_out(self, line: OutLine) -> None:
+        """Stop using a line. Its calls fail when the hub has said why it ended."""
+        if line not in self._ends.values():
+            return
+        self._close_end(line)
+        for route in [route for route, other in self.routes.items() if other is line]:
+            del self.routes[route]
+        if line.number in self._out:
+            self._session.outgoing.append(wire.pack(wire.LineEnded(line.number)))
+
+    # -- the answering side
+
+    def _hear_calls(self, line: InLine) -> None:
+        connection = line.connection
+        try:
+            for body in connection.receive():
+                self._called(line, wire.decode_asked(body), len(body) + HEADER_BYTES)
+        except MalformedError as error:
+            name = self._session.name
+            logger.error("%s: the line from %s ends, it sent what is not a message: %s", name, line.sender, error)
+            connection.ended = "malformed data came"
+        if connection.ended is not None:
+            self._close_end(line)
+        elif connection.unsent and not connection.flush():
+            self._watch(line)
+
+    def _called(self, line: InLine, ask: wire.Ask, size: int) -> None:
+        session = self._session
+        started = time.monotonic()
+        handler = session.handlers.get(ask.command)
+        try:
+            if ask.command not in line.commands:
+                raise PermissionError(f"{ask.command} may not be sent by {line.sender} on its line to {session.name}")
+            if handler is None:
+                raise UnknownCommandError(f"{session.name} does not handle {ask.command}")
+            command = payload.decode(ask.payload, handler.kind, ask.command)
+        except (PermissionError, UnknownCommandError, BadPayloadError) as error:
+            self._record(line, ask, started, f"{type(error).__name__}: {error}")
+            line.connection.queue(wire.pack(wire.Fail(ask.id, wire.error_record(error))))
+            self.handled(line, size)
+            return
+        session.take(ask, handler.call, command, line, size, started)
+        if ask.kind == SEND:
+            self._record(line, ask, started, "ok")
+            line.connection.queue(wire.pack(wire.Return(ask.id, NIL)))
+
+    def answer(self, job: Job, reply: wire.Return | wire.Fail, outcome: str) -> None:
+        """Record how a request ended, then answer it."""
+        line, ask = job.line, job.ask
+        assert line is not None
+        assert ask is not None
+        self._record(line, ask, job.started, outcome)
+        if not line.connection.send(wire.pack(reply)):
+            self._watch(line)
+
+    def handled(self, line: InLine, size: int) -> None:
+        """Give the asking side its window back."""
+        due = line.credit.add(size)
+        if due and not line.connection.send(wire.pack(wire.Credit(due))):
+            self._watch(line)
+
+    def _record(self, line: InLine, ask: wire.Ask, started: float, outcome: str) -> None:
+        if not line.audited:
+            return
+        took = time.monotonic() - started
+        if took > ask.timeout_s:
+            outcome = f"late: {outcome}"
+        content = _recorded(ask.payload)
+        record = CallRecord(line.sender, self._session.name, ask.command, ask.kind, took, outcome, content, time.time_ns())
+        if self._audit is None or not self._audit.append(record):
+            self._session.outgoing.append(wire.pack(wire.Done(record)))
+
+    # -- sockets
+
+    def _ready(self, end: OutLine | InLine, mask: int) -> None:
+        if mask & _OUT and end.connection.flush():
+            self._poller.modify(end.connection.fileno(), _IN)
+        if mask & ~_OUT:
+            if type(end) is OutLine:
+                self._hear_replies(end)
+            elif type(end) is InLine:
+                self._hear_calls(end)
+
+    def _watch(self, end: OutLine | InLine) -> None:
+        """The kernel did not take everything: go on when it does."""
+        if not end.connection.broken:
+            self._poller.modify(end.connection.fileno(), _IN | _OUT)
+
+    def _close_end(self, end: OutLine | InLine) -> None:
+        fd = end.connection.fileno()
+        if self._ends.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+            end.connection.close()
+
+
+def _recorded(packed: msgspec.Raw) -> bytes:
+    content = memoryview(packed)
+    return bytes(content) if len(content) <= AUDITED_BYTES else b""
