@@ -99,3 +99,21 @@ def test_a_copy_is_independent_and_sets_are_not_hashable():
     assert found != [[1, 3]]
     with pytest.raises(TypeError):
         hash(found)
+
+
+@given(st.lists(st.integers(0, 400), min_size=40, max_size=120), st.lists(st.integers(0, 400), min_size=40, max_size=120))
+@settings(max_examples=50)
+def test_differences_of_many_ranges(first, second):
+    a, b = IdRanges.from_ids(first), IdRanges.from_ids(second)
+    assert list(a - b) == sorted(set(first) - set(second))
+    assert list(b - a) == sorted(set(second) - set(first))
+
+
+def test_millions_of_ranges_stay_small_in_memory_and_in_words():
+    many = IdRanges((2 * number, 2 * number) for number in range(300_000))
+    assert many.range_count == 300_000
+    assert sum(len(part) * part.itemsize for part in (many._firsts, many._lasts)) == 300_000 * 16
+    assert many.to_list(2) == [[0, 0], [2, 2]]
+    assert str(many).endswith("98 and 299,950 more ranges")
+    assert (many - many).range_count == 0
+    assert (many - IdRanges([(1, 599_997)])).to_list() == [[0, 0], [599_998, 599_998]]

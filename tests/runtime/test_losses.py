@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 from lab import until
 
 import mutoscope as ms
 from mutoscope.model import IdRanges
+from mutoscope.runtime import Ledger
+from mutoscope.runtime.consumers import RANGES_KEPT, Account, shortened, span_of
 
 SOURCE = {"source": ms.SourceSettings((4, 4), "uint8", rate_hz=1000.0)}
-ENOUGH = 20_000
+TOLD = 10_000
 
 
 class Sieve(ms.Worker):
@@ -44,11 +48,11 @@ def test_a_reader_that_loses_frames_at_the_rate_of_the_ring_is_accounted_for_by_
         had = scope.table_reader("had", start="oldest")
         scope.start_acquisition()
         source = scope.source("source")
-        produced = separate = 0
-        while separate < ENOUGH and produced < 4_000_000:
+        produced, overrun = 0, {}
+        while "ids_more" not in overrun and produced < 4_000_000:
             for _ in range(10_000):
                 produced = source.push(image)
-            separate = len(account(scope)["dropped"].get("overrun", {"ids": []})["ids"])
+            overrun = account(scope)["dropped"].get("overrun", {})
         until(lambda: account(scope)["pending"] == 0)
         assert scope.ledger.exact, scope.ledger.problems
         counts = account(scope)
@@ -61,7 +65,30 @@ def test_a_reader_that_loses_frames_at_the_rate_of_the_ring_is_accounted_for_by_
         until(all_said, what="the worker said what it had")
     ledger = scope.ledger
     assert ledger.exact, ledger.problems
-    lost = IdRanges.from_list(account(scope)["dropped"]["overrun"]["ids"])
-    print(f"{produced:,} frames, {len(lost.to_list()):,} separate losses of {lost.count:,} frames")
-    assert separate >= 1000
-    assert lost == IdRanges([(1, produced)]) - taken
+    missed = IdRanges([(1, produced)]) - taken
+    overrun = account(scope)["dropped"]["overrun"]
+    print(f"{produced:,} frames, {missed.range_count:,} separate losses of {missed.count:,} frames")
+    assert missed.range_count > TOLD
+    assert overrun["count"] == missed.count
+    assert overrun["ids"] == missed.to_list(TOLD), "a message has the first ranges of them"
+    assert overrun["ids_more"] == missed.count - IdRanges.from_list(overrun["ids"]).count
+
+
+def test_the_account_of_millions_of_losses_stays_small() -> None:
+    many = 1_500_000
+    each = Account("every", "drop", ["Sieve"])
+    for number in range(many):
+        each.lose(2 * number + 1, 1)
+    assert each.lost.range_count == RANGES_KEPT
+    row = {"start_id": 1, "produced": 2 * many, "done": many, "dropped": many, "pending": 0, "cursor": 2 * many + 1}
+    span = span_of(SimpleNamespace(policy="every", state="active", **row), each, 2 * many)  # type: ignore[arg-type]
+    told, kept = each.to_dict(span), each.to_dict(span, RANGES_KEPT)
+    for document in (told, kept, shortened(kept)):
+        document["done_ids"], document["done_ids_more"] = [], many
+        camera = {"first_id": 1, "last_id": 2 * many, "produced": 2 * many, "camera_overrun": 0, "recorder": None}
+        ledger = Ledger({"cameras": {"camera": {**camera, "consumers": {"Sieve": document}}}, "restarts": {}})
+        assert ledger.exact, ledger.problems
+    assert len(msgspec.msgpack.encode(told)) < 1 << 18
+    assert shortened(kept) == told
+    assert len(kept["dropped"]["overrun"]["ids"]) == RANGES_KEPT
+    assert (kept["dropped"]["overrun"]["count"], kept["dropped"]["overrun"]["ids_more"]) == (many, many - RANGES_KEPT)

@@ -393,3 +393,15 @@ def test_what_is_replaced_can_be_kept_and_put_back(tmp_path: Path, exchanges: bo
     again.delete_replaced()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.ome.zarr", "run.replaced.ome.zarr"]
     assert storage.info(recording.replaced or "")["frames"] == 3
+
+
+def test_a_document_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    fill(storage.create_recording(path, {"camera": SMALL}), "camera", [1, 2, 3])
+    storage.write_attributes(path, {"note": "small"})
+    before = (path / "zarr.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"take 6\d,\d{3},\d{3} bytes as JSON; a document has 67,108,864 at most"):
+        storage.write_attributes(path, {"note": "x" * (64 << 20)})
+    assert (path / "zarr.json").read_bytes() == before
+    assert storage.info(path)["frames"] == 3
+    assert not list(path.rglob("*.part"))

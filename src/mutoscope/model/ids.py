@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 __all__ = ["IdRanges"]
+
+SHOWN = 50
+FEW = 16
+"""Up to so many ranges are taken out one by one; more in one pass over both sets."""
 
 
 class IdRanges:
@@ -34,8 +39,8 @@ class IdRanges:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, ranges: Iterable[Sequence[int]] = ()) -> None:
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
+        self._firsts = array("Q")
+        self._lasts = array("Q")
         for first, last in ranges:
             self.add_range(first, last)
 
@@ -88,8 +93,8 @@ class IdRanges:
         end = bisect_right(firsts, last + 1)
         if begin < end:
             first, last = min(first, firsts[begin]), max(last, lasts[end - 1])
-        firsts[begin:end] = [first]
-        lasts[begin:end] = [last]
+        firsts[begin:end] = array("Q", (first,))
+        lasts[begin:end] = array("Q", (last,))
 
     def remove_range(self, first: int, last: int) -> None:
         """Take out the ids from `first` to `last`, both included; those not in the set are no error."""
@@ -105,8 +110,8 @@ class IdRanges:
             keep.append((firsts[begin], first - 1))
         if lasts[end - 1] > last:
             keep.append((last + 1, lasts[end - 1]))
-        firsts[begin:end] = [a for a, _ in keep]
-        lasts[begin:end] = [b for _, b in keep]
+        firsts[begin:end] = array("Q", (a for a, _ in keep))
+        lasts[begin:end] = array("Q", (b for _, b in keep))
 
     def update(self, other: IdRanges) -> None:
         """Add every id of `other`."""
@@ -134,9 +139,21 @@ class IdRanges:
 
     def difference(self, other: IdRanges) -> IdRanges:
         """Return the ids that are here and not in `other`."""
-        result = self.copy()
-        for first, last in other.ranges():
-            result.remove_range(first, last)
+        if len(other._firsts) < FEW:
+            result = self.copy()
+            for first, last in other.ranges():
+                result.remove_range(first, last)
+            return result
+        result = IdRanges()
+        for first, last in self.ranges():
+            at = bisect_left(other._lasts, first)
+            while at < len(other._firsts) and other._firsts[at] <= last:
+                if first < other._firsts[at]:
+                    result.add_range(first, other._firsts[at] - 1)
+                first = other._lasts[at] + 1
+                at += 1
+            if first <= last:
+                result.add_range(first, last)
         return result
 
     def intersection(self, other: IdRanges) -> IdRanges:
@@ -198,14 +215,21 @@ class IdRanges:
         return f"IdRanges({self.to_list()!r})"
 
     def __str__(self) -> str:
-        return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges()) or "none"
+        shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in islice(self.ranges(), SHOWN))
+        more = self.range_count - SHOWN
+        return (f"{shown} and {more:,} more ranges" if more > 0 else shown) or "none"
 
     def copy(self) -> IdRanges:
         """Return an independent copy."""
         result = IdRanges()
-        result._firsts, result._lasts = self._firsts.copy(), self._lasts.copy()
+        result._firsts, result._lasts = self._firsts[:], self._lasts[:]
         return result
 
-    def to_list(self) -> list[list[int]]:
-        """Return ``[[first, last], ...]``, plain values for JSON and msgpack."""
-        return [[first, last] for first, last in self.ranges()]
+    @property
+    def range_count(self) -> int:
+        """Of how many ranges it consists."""
+        return len(self._firsts)
+
+    def to_list(self, limit: int | None = None) -> list[list[int]]:
+        """Return ``[[first, last], ...]``, plain values for JSON and msgpack; of the first `limit` ranges, if that is given."""
+        return [[first, last] for first, last in islice(self.ranges(), limit)]

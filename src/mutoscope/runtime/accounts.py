@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from mutoscope import storage
 from mutoscope.model import ClockFit, IdRanges
-from mutoscope.model.errors import DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError
-from mutoscope.runtime.consumers import Account, entry
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError
+from mutoscope.runtime.consumers import RANGES_KEPT, RANGES_TOLD, Account, entry, listed, shortened
 from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.members import Member
@@ -23,14 +23,18 @@ __all__ = ["final_ledger", "live_ledger"]
 
 VERSION = 1
 CLOCK_SAMPLES = 20_000
-RANGES_IN_ATTRIBUTES = 10_000
 LEFT_REASONS = {reason: reason for reason in ("disk_full", "disk_reserve", "recorder_lost", "dataset_lost")}
 """Why frames were left unwritten, by the reason for which the scope ended; otherwise ``stopped``."""
 
 
-def live_ledger(spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, members: dict[str, Member]) -> dict[str, Any]:
-    """The account as it stands, from the rings and the status table; recorders count what they committed."""
-    cameras = {name: _camera(stream, members) for name, stream in streams.items()}
+def live_ledger(
+    spec: ScopeSpec, streams: dict[str, Stream], tables: Tables, members: dict[str, Member], ranges: int = RANGES_TOLD
+) -> dict[str, Any]:
+    """The account as it stands, from the rings and the status table; recorders count what they committed.
+
+    Each list of ids has at most so many ranges.
+    """
+    cameras = {name: _camera(stream, members, ranges) for name, stream in streams.items()}
     return {
         "version": VERSION,
         "scope": spec.name,
@@ -54,7 +58,7 @@ def final_ledger(
     dataset: DataSet,
 ) -> dict[str, Any]:
     """The account after every worker has ended; what is stored is read back from the data set, and the ledger saved in it."""
-    ledger = live_ledger(spec, streams, tables, members)
+    ledger = live_ledger(spec, streams, tables, members, RANGES_KEPT)
     path = dataset.path
     ledger.update(final=True, reason=reason, path=path or ledger["path"])
     if path is not None and (dataset.loss() or any(_recover_first(stream, members) for stream in streams.values())):
@@ -68,17 +72,10 @@ def final_ledger(
     ledger["problems"] = list(desk.problems)
     if path is not None and any(stream.spec.recorder is not None for stream in streams.values()):
         try:
-            storage.write_attributes(path, {"ledger": _shortened(ledger)})
-        except (DatasetError, DatasetNotFoundError, OSError) as error:
+            storage.write_attributes(path, {"ledger": shortened(ledger)})
+        except (ConfigError, DatasetError, DatasetNotFoundError, OSError) as error:
             desk.report(f"the ledger could not be saved in the data set: {error}")
     return ledger
-
-
-def _shortened(value: Any) -> Any:
-    """The ledger as the data set's attributes hold it: of a list of very many id ranges the first; ``ledger.json`` has all."""
-    if isinstance(value, dict):
-        return {key: _shortened(item) for key, item in value.items()}
-    return value[:RANGES_IN_ATTRIBUTES] if isinstance(value, list) else value
 
 
 def _recover_first(stream: Stream, members: dict[str, Member]) -> bool:
@@ -135,8 +132,8 @@ def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason:
         "offered": produced.count,
         "offered_ids": produced.to_list(),
         "done": done.count,
-        "done_ids": done.to_list(),
-        "dropped": {named: entry(ids) for named, ids in dropped.items()},
+        **listed("done_ids", done, RANGES_KEPT),
+        "dropped": {named: entry(ids, RANGES_KEPT) for named, ids in dropped.items()},
         "pending": missing.count,
     }
     camera["stored"] = done.count
@@ -159,8 +156,8 @@ def _clocks(reader: storage.FrameStreamReader) -> dict[str, Any]:
     return fit.to_dict()
 
 
-def _camera(stream: Stream, members: dict[str, Member]) -> dict[str, Any]:
-    account = stream.account()
+def _camera(stream: Stream, members: dict[str, Member], ranges: int) -> dict[str, Any]:
+    account = stream.account(ranges)
     producer = members.get(stream.spec.producer or "")
     account["camera_overrun"] = producer.status.row(producer.status_row).camera_overruns if producer else 0
     recorder = stream.spec.recorder

@@ -29,6 +29,9 @@ class Ledger:
     was offered everything that was produced; for each latest-wins consumer ``offered = shown + skipped``. Camera ticks that
     never became a frame are counted beside, as ``camera_overrun``.
 
+    A list of ids has at most 10,000 ranges here and in the data set's attributes, and a million in ``ledger.json``. Where there
+    are more, how many frames they are stands beside it (``ids_more``).
+
     Parameters
     ----------
     document : dict
@@ -222,16 +225,18 @@ def _check(camera: dict[str, Any], account: dict[str, Any]) -> list[str]:
     total = IdRanges()
     for reason, entry in account["dropped"].items():
         ids = IdRanges.from_list(entry["ids"])
-        if ids.count != entry["count"]:
-            found.append(f"{entry['count']} frames were dropped ({reason}), {ids.count} of them are known by id")
+        known = ids.count + entry.get("ids_more", 0)
+        if known != entry["count"]:
+            found.append(f"{entry['count']} frames were dropped ({reason}), {known} of them are known by id")
         if ids & total or ids - offered:
             found.append(
                 f"frames dropped for {reason} are counted twice, or were not offered: {(ids & total) | (ids - offered)}"
             )
         total |= ids
     done = IdRanges.from_list(account["done_ids"]) if "done_ids" in account else None
-    if done is not None and (done.count != account["done"] or done & total or done - offered):
-        found.append(f"done {account['done']}, of which {done.count} are known by id, {(done & total).count} also dropped")
+    known = done.count + account.get("done_ids_more", 0) if done is not None else 0
+    if done is not None and (known != account["done"] or done & total or done - offered):
+        found.append(f"done {account['done']}, of which {known} are known by id, {(done & total).count} also dropped")
     dropped = sum(entry["count"] for entry in account["dropped"].values())
     if min(account["done"], dropped, account["pending"]) < 0:
         found.append("a count is negative")

@@ -180,7 +180,7 @@ class Stream:
         while account.read < length:
             ranges, account.read = self.ring.read_dropped(row, account.read)
             for first, count in ranges:
-                account.lost.add_run(first, count)
+                account.lose(first, count)
             self.ring.losses_read(row, account.read)
         return new
 
@@ -240,15 +240,18 @@ class Stream:
                 break
         return span
 
-    def account(self) -> dict[str, Any]:
-        """The account of this stream in plain values, exact at the moment of asking for ended workers."""
+    def account(self, ranges: int) -> dict[str, Any]:
+        """The account of this stream in plain values, exact at the moment of asking for ended workers.
+
+        Each list of ids has at most so many ranges.
+        """
         self.collect()
         statistics, first = self.ring.statistics(), self.first_id
         open_rows = {reader.label: reader.row for reader in self.readers.values() if reader.row is not None}
         consumers = {}
         for label, account in self.accounts.items():
             row = open_rows.get(label)
-            consumers[label] = account.to_dict(None if row is None else self._open_span(row, account))
+            consumers[label] = account.to_dict(None if row is None else self._open_span(row, account), ranges)
         head = self.ring.head()
         return {
             "produced": max(0, head - first + 1),

@@ -31,6 +31,7 @@ from mutoscope.model.errors import (
 from mutoscope.runtime import control
 from mutoscope.runtime.accounts import final_ledger, live_ledger
 from mutoscope.runtime.acquisition import STOP_STREAM_S, Acquisitions
+from mutoscope.runtime.consumers import shortened
 from mutoscope.runtime.crew import TEARDOWN_S, Crew
 from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import PROGRAM, Desk
@@ -380,7 +381,7 @@ class Supervisor:
                 reason=self.reason,
                 message=self.message,
                 errors=self.desk.problems,
-                ledger=ledger,
+                ledger=shortened(ledger),
                 status=self.crew.describe(),
                 error=errors.to_record(failure) if failure is not None else None,
             )

@@ -77,11 +77,21 @@ def _plain(value: Any) -> Any:
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """Return a document as JSON text; NumPy values, dataclasses and msgspec structures become plain, NaN null."""
+    """Return a document as JSON text; NumPy values, dataclasses and msgspec structures become plain, NaN null.
+
+    Raises
+    ------
+    ConfigError
+        If JSON cannot hold it, or it is larger than what `read_document` reads.
+    """
     try:
-        return msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2) + b"\n"
+        data = msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2) + b"\n"
     except (TypeError, NotImplementedError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(f"these attributes cannot be saved as JSON: {error}") from error
+    if len(data) > _layout.MAX_DOCUMENT_BYTES:
+        most = f"a document has {_layout.MAX_DOCUMENT_BYTES:,} at most"
+        raise ConfigError(f"these attributes take {len(data):,} bytes as JSON; {most}")
+    return data
 
 
 def sync_folder(path: str | Path) -> None:
