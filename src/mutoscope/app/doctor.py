@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import resource
 import shutil
 from importlib import metadata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mutoscope.model.errors import MutoscopeError
+from mutoscope.model.install import extras, install_command
 
 __all__ = ["examine", "lines"]
 
@@ -20,7 +20,6 @@ CORE_PACKAGES = ("numpy", "msgspec", "rich", "cyclopts", "cloudpickle")
 READERS = ("zarr", "tensorstore", "tifffile", "imageio", "ome-zarr", "napari")
 """Python packages that can open what Mutoscope writes, or that replay reads with."""
 
-_CONDITIONAL = re.compile(r"^(?P<name>[A-Za-z0-9._-]+).*;\s*extra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
 _UNLIMITED = 1 << 60
 
 
@@ -151,15 +150,11 @@ def _cgroup_memory_bytes() -> int | None:
 
 
 def _extras() -> dict[str, dict[str, Any]]:
-    extras: dict[str, dict[str, Any]] = {}
-    for requirement in metadata.requires(DISTRIBUTION) or ():
-        match = _CONDITIONAL.match(requirement)
-        if match is None:
-            continue
-        extra = extras.setdefault(match["extra"], {"missing": [], "command": f'pip install "{DISTRIBUTION}[{match["extra"]}]"'})
-        if _version(match["name"]) is None:
-            extra["missing"].append(match["name"])
-    return extras
+    found = {}
+    for extra, packages in extras().items():
+        missing = [package for package in packages if _version(package) is None]
+        found[extra] = {"missing": missing, "command": install_command(*(missing or packages))}
+    return found
 
 
 def _amount(count: int | None) -> str:

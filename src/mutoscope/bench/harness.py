@@ -140,6 +140,8 @@ class Report(msgspec.Struct, frozen=True):
     duration_s: float
     rounds: int
     results: tuple[Ratio | Figure, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be measured here, and why."""
 
     @property
     def passed(self) -> bool:
@@ -167,8 +169,9 @@ class Report(msgspec.Struct, frozen=True):
                 ratio = f"{result.ratio.median:.2f} ({result.ratio.low:.2f}-{result.ratio.high:.2f})"
             else:
                 floor, test, ratio = "", f"{_number(result.value.median)} {result.unit}", ""
-            verdict = {True: "[green]ok[/]", False: "[red]missed[/]", None: ""}[result.passed]
-            table.add_row(result.name, floor, test, ratio, _bound(result), verdict)
+            bound = _bound(result)
+            verdict = {True: "[green]ok[/]", False: "[red]missed[/]", None: "not judged" if bound else ""}[result.passed]
+            table.add_row(result.name, floor, test, ratio, bound, verdict)
         machine = self.machine
         table.caption = (
             f"{machine.processor}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB, {machine.system},"
@@ -179,6 +182,10 @@ class Report(msgspec.Struct, frozen=True):
         for result in self.results:
             if result.note:
                 console.print(f"{result.name}: {result.note}", highlight=False)
+        if any(result.passed is None and _bound(result) for result in self.results):
+            console.print(f"not judged: a bound is judged on at least {MIN_ROUNDS} timed rounds", highlight=False)
+        for note in self.notes:
+            console.print(note, highlight=False)
 
 
 class Rounds:
@@ -238,6 +245,7 @@ class Bench:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._begin = time.monotonic()
         self._results: list[Ratio | Figure] = []
+        self._notes: list[str] = []
 
     @property
     def counts(self) -> bool:
@@ -315,10 +323,16 @@ class Bench:
         self._results.append(result)
         return result
 
+    def note(self, text: str) -> None:
+        """Say, once, what could not be measured here, and why."""
+        if text not in self._notes:
+            self._notes.append(text)
+
     def report(self) -> Report:
         """Return everything so far."""
         duration = time.monotonic() - self._begin
-        return Report(self.name, self._machine, self._started, duration, self.rounds, tuple(self._results))
+        results, notes = tuple(self._results), tuple(self._notes)
+        return Report(self.name, self._machine, self._started, duration, self.rounds, results, notes)
 
     def _measure(self, case: Case) -> Measures:
         gc.collect()

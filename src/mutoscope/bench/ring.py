@@ -26,6 +26,7 @@ from rich.console import Console
 from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, percentile, touched
 from mutoscope.bench.peers import Control, Peer, Peers
 from mutoscope.frames import FrameReader, FrameRing, _os
+from mutoscope.model.install import install_command
 
 __all__ = ["run"]
 
@@ -273,7 +274,11 @@ def _hand_over(bench: Bench, side: int, count: int, peer_count: int) -> None:
     name = f"{side} x {side} uint16 hand-over"
     note = f"{count} images a round; a reader in another process touches a row"
     bench.ratio(name, rounds, of="ring", to="bare", unit="1/s", at_least=0.9, note=note)
-    if with_blocks:
+    if not with_blocks:
+        bench.note(
+            f"not measured: a named block for each image, announced over zmq; it needs pyzmq: {install_command('pyzmq')}"
+        )
+    else:
         note = f"a named block for each image, announced by JSON over zmq; {peer_count} images a round"
         bench.ratio(f"{name}, against blocks", rounds, of="ring", to="blocks", unit="1/s", at_least=10, note=note)
     bench.ratio(f"{name}, against memcpy", rounds, of="ring", to="memcpy", unit="1/s")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mutoscope import storage
 from mutoscope.model import PlaneIndex, units
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError, DatasetNotFoundError
+from mutoscope.model.install import command_for
 
 __all__ = ["COLOURS", "Dataset", "Facts", "open_dataset", "to_grey"]
 
@@ -150,7 +151,7 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise BackendUnavailableError(f'replaying this data set needs {package}: pip install "mutoscope[replay]"') from error
+        raise BackendUnavailableError(f"replaying this data set needs {package}: {command_for('replay', package)}") from error
 
 
 def _size(shape: Sequence[int]) -> str:

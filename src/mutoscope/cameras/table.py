@@ -10,6 +10,7 @@ import msgspec
 
 from mutoscope.cameras.driver import Camera
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.model.install import command_for
 
 __all__ = ["CAMERAS", "CameraSpec", "available", "create", "find"]
 
@@ -69,7 +70,8 @@ def find(name: str) -> type[Camera]:
     try:
         found: Any = getattr(import_module(module), attribute)
     except ImportError as error:
-        need = f'pip install "mutoscope[{spec.extra}]"' if spec.extra else f"check the installation of {spec.doc or module}"
+        package = (error.name or module).partition(".")[0]
+        need = command_for(spec.extra, package) if spec.extra else f"check the installation of {spec.doc or module}"
         raise BackendUnavailableError(f"the camera driver {name!r} cannot be imported ({error}): {need}") from error
     except AttributeError as error:
         raise ConfigError(f"the camera driver {name!r} names {spec.target}, which does not exist") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.model.install import command_for
 
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
@@ -177,7 +178,8 @@ def bench(
     try:
         report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
     except ModuleNotFoundError as error:
-        raise BackendUnavailableError(f'the bench {name} needs {error.name}: pip install "mutoscope[bench]"') from error
+        package = str(error.name).partition(".")[0]
+        raise BackendUnavailableError(f"the bench {name} needs {package}: {command_for('bench', package)}") from error
     report.show(Console())
     if json:
         print(report.to_json())

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.model.install import install_command
 from mutoscope.storage import _layout
 
 __all__ = ["check_possible", "decode", "encoder", "looks_whole"]
@@ -24,7 +25,7 @@ def _numcodecs() -> tuple[Any, Any]:
         from numcodecs import blosc, zstd
     except ImportError as error:
         raise BackendUnavailableError(
-            "compressed OME-Zarr needs numcodecs: pip install 'mutoscope[zarr]'; or choose compression='none'"
+            f"compressed OME-Zarr needs numcodecs: {install_command('numcodecs')}; or choose compression='none'"
         ) from error
     return blosc, zstd
 

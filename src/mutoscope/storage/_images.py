@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError
+from mutoscope.model.install import command_for
 from mutoscope.storage import _npy
 from mutoscope.storage._arrays import native
 
@@ -45,7 +46,8 @@ def _need(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise BackendUnavailableError(f'{what} needs {module.partition(".")[0]}: pip install "mutoscope[{extra}]"') from error
+        package = module.partition(".")[0]
+        raise BackendUnavailableError(f"{what} needs {package}: {command_for(extra, package)}") from error
 
 
 def _is_rgb(array: NDArray[Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.filenames import ParserLike
+from mutoscope.model.install import install_command
 from mutoscope.storage.interface import DataSink, DataSource, Name, StorageBackend
 
 __all__ = ["BACKENDS", "BackendInfo", "BackendSpec", "backends", "find_backend", "open_backend"]
@@ -55,9 +56,9 @@ BACKENDS = (
         "mutoscope.storage.disk:DiskBackend",
         "a file an item: TIFF, NPY, PNG, CSV, JSON, text, ROI zip, GeoJSON",
         options=(
-            ("tifffile", "TIFF", 'pip install "mutoscope[tiff]"'),
-            ("imageio", "PNG", 'pip install "mutoscope[png]"'),
-            ("roifile", "ROI zip", 'pip install "mutoscope[roi]"'),
+            ("tifffile", "TIFF", install_command("tifffile", "imagecodecs")),
+            ("imageio", "PNG", install_command("imageio")),
+            ("roifile", "ROI zip", install_command("roifile")),
         ),
     ),
 )

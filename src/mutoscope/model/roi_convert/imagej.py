@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError
+from mutoscope.model.install import install_command
 from mutoscope.model.roi import (
     Composite,
     Ellipse,
@@ -154,7 +155,7 @@ def _roifile() -> Any:
     try:
         import roifile
     except ImportError as error:
-        raise BackendUnavailableError("ImageJ ROIs need roifile: pip install 'mutoscope[roi]'") from error
+        raise BackendUnavailableError(f"ImageJ ROIs need roifile: {install_command('roifile')}") from error
     return roifile
 
 

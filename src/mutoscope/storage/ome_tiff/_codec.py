@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import BackendUnavailableError
+from mutoscope.model.install import install_command
 from mutoscope.storage.ome_tiff._layout import Geometry
 
 __all__ = ["Encoder", "decode", "load_codecs"]
@@ -27,7 +28,7 @@ def load_codecs() -> Any:
         import imagecodecs
     except ImportError as error:
         raise BackendUnavailableError(
-            "compressed OME-TIFF needs imagecodecs: pip install 'mutoscope[tiff]'; or choose compression='none'"
+            f"compressed OME-TIFF needs imagecodecs: {install_command('imagecodecs')}; or choose compression='none'"
         ) from error
     return imagecodecs
 
