@@ -167,7 +167,7 @@ with storage.open("disk", {str(tmp_path)!r}) as store:
     print(store.list_files())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install tifffile imagecodecs" in done.stdout
+    assert "pip install imagecodecs tifffile" in done.stdout
     assert "pip install imageio" in done.stdout
     assert "pip install roifile" in done.stdout
     assert "['a.npy']" in done.stdout

@@ -56,7 +56,7 @@ BACKENDS = (
         "mutoscope.storage.disk:DiskBackend",
         "a file an item: TIFF, NPY, PNG, CSV, JSON, text, ROI zip, GeoJSON",
         options=(
-            ("tifffile", "TIFF", install_command("tifffile", "imagecodecs")),
+            ("tifffile", "TIFF", install_command("imagecodecs", "tifffile")),
             ("imageio", "PNG", install_command("imageio")),
             ("roifile", "ROI zip", install_command("roifile")),
         ),
