@@ -427,6 +427,8 @@ def test_a_worker_that_is_sent_garbage_ends_that_line_only(
     assert "tracker: the line from vandal ends, it sent what is not a message" in caplog.text
     for each in (vandal, other):
         assert each.endpoint.request(Echo(value=1), to="tracker") == 1
+    until(lambda: (vandal.endpoint.request(Echo(value=2), to="tracker"), vandal.endpoint.pump(0.01), vandal.lines == 1)[-1])
+    for each in (vandal, other):
         each.endpoint.close()
 
 

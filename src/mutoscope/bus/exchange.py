@@ -40,13 +40,14 @@ class Post(Protocol):
 class Line:
     """One line, from the offer to its end. `far` is the end that is still here, or -1."""
 
-    __slots__ = ("alone", "commands", "ended_at", "far", "number", "sender", "taken", "target")
+    __slots__ = ("alone", "commands", "ended_at", "far", "number", "sender", "taken", "target", "window_bytes")
 
     def __init__(self, number: int, sender: Peer, target: Peer, commands: tuple[str, ...], far: int) -> None:
         self.number = number
         self.sender = sender
         self.target = target
         self.commands = commands
+        self.window_bytes = min(LINE_BYTES, target.inbox_bytes)
         self.alone: tuple[str, ...] = ()
         self.far = far
         self.taken = False
@@ -62,11 +63,13 @@ class Exchange:
         How the hub sends a message.
     permits : callable(peer, spec)
         Whether a peer may send a command.
-    note : callable(CallRecord) or None
-        Hears how each command ended that went over a line.
+    note : callable
+        Returns who hears how each command ended that went over a line: a callable(CallRecord), or None.
     """
 
-    def __init__(self, post: Post, permits: Callable[[Peer, HandlerSpec], bool], note: Callable[[], Any]) -> None:
+    def __init__(
+        self, post: Post, permits: Callable[[Peer, HandlerSpec], bool], note: Callable[[], Callable[[CallRecord], None] | None]
+    ) -> None:
         self._post = post
         self._permits = permits
         self._note = note
@@ -97,8 +100,7 @@ class Exchange:
         line = Line(next(self._numbers), sender, target, commands, far.detach())
         line.alone = _alone(line, manifests)
         self._lines[line.number] = line
-        window = min(LINE_BYTES, target.inbox_bytes)
-        message = wire.Line(line.number, target.name, window, commands, line.alone, self._note() is not None)
+        message = wire.Line(line.number, target.name, line.window_bytes, commands, line.alone, self._note() is not None)
         self._post(sender, message, [near.detach()], give=True)
 
     def taken(self, peer: Peer, message: wire.LineTaken) -> None:
@@ -119,14 +121,14 @@ class Exchange:
                 self._hand_over(line)
 
     def _hand_over(self, line: Line) -> None:
-        fds, far = [line.far], line.target
+        target, fds = line.target, [line.far]
         line.far = -1
         audited = self._note() is not None
-        if audited and far not in self._records:
-            self._records[far] = memory = AuditReader()
+        if audited and target not in self._records:
+            self._records[target] = memory = AuditReader()
             fds.append(memory.detach())
-        window = min(LINE_BYTES, far.inbox_bytes)
-        self._post(far, wire.Accept(line.sender.name, window, line.commands, audited, len(fds)), fds, give=True)
+        message = wire.Accept(line.sender.name, line.window_bytes, line.commands, audited, len(fds))
+        self._post(target, message, fds, give=True)
         if self._next_drain is None:
             self._next_drain = time.monotonic() + DRAIN_S
 
@@ -148,7 +150,6 @@ class Exchange:
         if line.sender is not peer:
             raise MalformedError(f"it ends line {message.line}, which is not its own")
         line.ended_at = time.monotonic()
-        peer.routes.clear()  # its next command asks for another line
 
     def drop(self, peer: Peer, reason: str) -> None:
         """End every line of a process whose stream is over."""
@@ -163,6 +164,7 @@ class Exchange:
         del self._lines[line.number]
         if line.far >= 0:
             os.close(line.far)
+        line.sender.routes.clear()  # its next command finds the way anew, and gets another line
         self._post(line.sender, wire.Cut(line.number, reason))
 
     # -- what was done
