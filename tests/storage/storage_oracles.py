@@ -32,7 +32,8 @@ def zarrs_frames(image: Path, count: int, first: int = 0) -> np.ndarray:
 
 def tensorstore_frames(image: Path, count: int, first: int = 0) -> np.ndarray:
     """Return the frames `first` to `count` as tensorstore reads them."""
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(image / "0")}}
+    driver = "zarr3" if (image / "0" / "zarr.json").exists() else "zarr"
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(image / "0")}}
     return tensorstore.open(spec, recheck_cached_data=True).result()[first:count].read().result()
 
 

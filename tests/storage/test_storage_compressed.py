@@ -297,7 +297,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         append(writer, 3, 3)
     assert_exact(writer.path, [1, 2, 3], ALL)
     monkeypatch.setitem(sys.modules, "numcodecs", None)
-    with pytest.raises(BackendUnavailableError, match=r"mutoscope\[zarr\]"):
+    with pytest.raises(BackendUnavailableError, match="pip install numcodecs"):
         opened(tmp_path / "other.ome.zarr", "zstd")
     assert os.listdir(tmp_path) == ["some.ome.zarr"]
 

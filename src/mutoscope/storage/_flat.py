@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from mutoscope.model._faults import kill_point
-from mutoscope.storage import _files, _layout
+from mutoscope.storage import _files, _layout, _nodes
 
 __all__ = ["FlatWriter", "chunk_numbers", "last_written"]
 
 _ROWS = _layout.RECORDS_PER_CHUNK
 
 
+def _version(folder: Path) -> str:
+    return "0.4" if os.path.lexists(folder / ".zarray") else "0.5"
+
+
 def chunk_numbers(folder: Path) -> list[int]:
     """Return the numbers of the chunk files of the flat array in `folder`, ascending."""
     try:
-        names = os.listdir(folder / "c")
+        names = os.listdir(_nodes.chunk_folder(folder, _version(folder)))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 16)
@@ -27,8 +31,9 @@ def chunk_numbers(folder: Path) -> list[int]:
 
 def last_written(folder: Path) -> tuple[int, int]:
     """Return (frames, last frame_id) of the ``frame_id`` array in `folder`: up to the last one that is not 0."""
+    place = _nodes.chunk_folder(folder, _version(folder))
     for number in reversed(chunk_numbers(folder)):
-        fd = _files.open_inside(folder, f"c/{number}")
+        fd = _files.open_inside(place, str(number))
         with open(fd, "rb") as file:
             ids = np.frombuffer(file.read(8 * _ROWS)[: 8 * _ROWS // 8 * 8], dtype="<u8")
         written = np.flatnonzero(ids)
@@ -50,9 +55,11 @@ class FlatWriter:
         Where documents are prepared.
     length : int
         The declared length.
+    version : str
+        Of OME-Zarr.
     """
 
-    def __init__(self, folder: Path, name: str, staging: Path, length: int) -> None:
+    def __init__(self, folder: Path, name: str, staging: Path, length: int, version: str = "0.5") -> None:
         dtype, self._fill = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
         self.folder = folder
         self.name = name
@@ -60,6 +67,8 @@ class FlatWriter:
         self.length = length
         self.fd = -1
         self._staging = staging
+        self._version = version
+        self._chunks = _nodes.chunk_folder(folder, version)
         self._chunk = -1
         self._reserved: set[int] = set()
 
@@ -67,7 +76,7 @@ class FlatWriter:
         """Create a chunk file at its full length, so that no value written into it can lack room; return what is new."""
         if chunk in self._reserved:
             return []
-        path = self.folder / "c" / str(chunk)
+        path = self._chunks / str(chunk)
         size = _ROWS * self.itemsize
         with _files.translated(path):
             path.parent.mkdir(exist_ok=True)
@@ -90,8 +99,7 @@ class FlatWriter:
         """Replace the array's document by one of the given length; return it if it changed."""
         if length == self.length:
             return None
-        target = self.folder / "zarr.json"
-        _files.replace_document(target, _layout.flat_document(self.name, length), self._staging)
+        target = _nodes.replace_array(self.folder, _layout.flat_document(self.name, length, self._version), self._staging)
         self.length = length
         return target
 
@@ -99,7 +107,7 @@ class FlatWriter:
         """Open a chunk for writing, in place of the one before; return the old descriptor, the caller's to close (-1: none)."""
         if chunk == self._chunk:
             return -1
-        fd = os.open(self.folder / "c" / str(chunk), os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(self._chunks / str(chunk), os.O_WRONLY | os.O_CLOEXEC)
         old, self.fd, self._chunk = self.fd, fd, chunk
         return old
 
@@ -111,11 +119,11 @@ class FlatWriter:
             self._chunk = -1
 
 
-def create(folder: Path, name: str, length: int, staging: Path | None = None) -> None:
+def create(folder: Path, name: str, length: int, staging: Path | None = None, version: str = "0.5") -> None:
     """Create a flat array without chunks."""
     folder.mkdir(parents=True, exist_ok=True)
-    document: dict[str, Any] = _layout.flat_document(name, length)
+    document: dict[str, Any] = _layout.flat_document(name, length, version)
     if staging is None:
-        (folder / "zarr.json").write_bytes(_files.encode(document))
+        _nodes.write_array(folder, document)
     else:
-        _files.replace_document(folder / "zarr.json", document, staging)
+        _nodes.replace_array(folder, document, staging)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ClosedError, DatasetError
-from mutoscope.storage import _codec, _files, _flat, _layout, _shard, _small
+from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _shard, _small
 
 __all__ = ["ImageReader"]
 
@@ -46,12 +46,11 @@ class ImageReader:
         self.refresh()
 
     def _read_level(self) -> tuple[_layout.Level, int]:
-        document = _files.read_document(self._root, f"{self._prefix}{_layout.LEVEL}/zarr.json")
+        document = _nodes.read_array(self._root, f"{self._prefix}{_layout.LEVEL}")
         return _layout.parse_level(document, str(self.path / _layout.LEVEL))
 
     def _own(self) -> dict[str, Any]:
-        document = _files.read_document(self._root, f"{self._prefix}zarr.json")
-        own = _files.attributes_of(document, self.path).get(_layout.NAMESPACE)
+        own = _nodes.read_group(self._root, self._prefix.rstrip("/")).get(_layout.NAMESPACE)
         return own if isinstance(own, dict) else {}
 
     # ------------------------------------------------------------------ what is there
@@ -69,7 +68,7 @@ class ImageReader:
         if level != self._level:
             raise DatasetError(f"{self.path}: was replaced by another data set; open it again")
         folder = f"{self._prefix}{_layout.FRAMES}/frame_id"
-        length = _layout.parse_flat(_files.read_document(self._root, f"{folder}/zarr.json"), "frame_id", folder)
+        length = _layout.parse_flat(_nodes.read_array(self._root, folder), "frame_id", folder)
         found = self._read_flat("frame_id", self._scanned, min(length, declared))
         written = np.flatnonzero(found)
         if not written.size:
@@ -95,22 +94,23 @@ class ImageReader:
             if chunk not in chunks:
                 parts.append(np.full(end - begin, float("nan") if fill == "NaN" else fill, dtype=kind))
                 continue
-            fd = _files.open_inside(self._root, f"{folder}/c/{chunk}")
+            place = _nodes.chunk_folder(Path(folder), self._level.version) / str(chunk)
+            fd = _files.open_inside(self._root, str(place))
             try:
                 wanted = (end - begin) * kind.itemsize
                 data = os.pread(fd, wanted, (begin - chunk * _ROWS) * kind.itemsize)
             finally:
                 os.close(fd)
             if len(data) != wanted:
-                raise DatasetError(f"{self._root / folder}/c/{chunk}: is shorter than its {_ROWS} values")
+                raise DatasetError(f"{self._root / place}: is shorter than its {_ROWS} values")
             parts.append(np.frombuffer(data, dtype=kind))
         return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return the values of a flat array for the written frames."""
         self._check_open()
-        relative = f"{self._prefix}{_layout.FRAMES}/{name}/zarr.json"
-        _layout.parse_flat(_files.read_document(self._root, relative), name, str(self._root / relative))
+        relative = f"{self._prefix}{_layout.FRAMES}/{name}"
+        _layout.parse_flat(_nodes.read_array(self._root, relative), name, str(self._root / relative))
         if not self._positions.size:
             dtype, _ = (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS)[name]
             return np.empty(0, dtype=dtype)
@@ -135,7 +135,7 @@ class ImageReader:
     @property
     def has_planes(self) -> bool:
         """Whether any frame of it had a plane index."""
-        return (self.path / _layout.FRAMES / "t" / "zarr.json").is_file()
+        return _nodes.has_array(self.path / _layout.FRAMES / "t")
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -153,6 +153,8 @@ class ImageReader:
         self._check_open()
         level = self._level
         shard, slot = divmod(position, level.frames_per_shard)
+        if not level.sharded:
+            return self._read_chunk(position)
         if level.published:
             return self._read_published(shard, slot)
         if shard != self._shard:
@@ -196,6 +198,23 @@ class ImageReader:
                 _codec.decode(level.compression, data, array[number * level.strip : (number + 1) * level.strip])
             except ValueError as error:
                 raise DatasetError(f"{where}: frame {slot} of it is damaged: {error}") from error
+        return array
+
+    def _read_chunk(self, position: int) -> NDArray[Any]:
+        level = self._level
+        relative = f"{self._prefix}{_layout.LEVEL}/{level.chunk_path(position)}"
+        array = np.empty(level.shape, dtype=level.numpy_dtype)
+        with open(_files.open_inside(self._root, relative), "rb") as file:
+            data = file.read(2 * level.frame_bytes + 4096)
+        if level.compression == "none":
+            if len(data) != level.frame_bytes:
+                raise DatasetError(f"{self._root / relative}: has {len(data)} bytes instead of {level.frame_bytes}")
+            array.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+            return array
+        try:
+            _codec.decode(level.compression, data, array)
+        except ValueError as error:
+            raise DatasetError(f"{self._root / relative}: is damaged: {error}") from error
         return array
 
     # ------------------------------------------------------------------ the end

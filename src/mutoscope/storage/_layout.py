@@ -34,6 +34,13 @@ STRIP_BYTES = 512 * 1024
 MAX_FRAME_BYTES = 1 << 40
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 
+VERSIONS = ("0.5", "0.4")
+"""Of OME-Zarr; the first is the default."""
+
+GROUP_2 = {"zarr_format": 2}
+GROWTH = 64
+"""Frames by which the declared length of an image of OME-Zarr 0.4 grows: each frame has a file of its own there."""
+
 COMPRESSIONS = ("none", "blosc-lz4", "zstd")
 ZSTD_LEVEL = 1
 BLOSC_LEVEL = 5
@@ -90,6 +97,8 @@ class Level:
         Rows of one inner chunk; it divides y.
     compression : str
         One of `COMPRESSIONS`. A shard whose chunks are compressed is published as a whole.
+    version : str
+        One of `VERSIONS`. Zarr 2, and so 0.4, has no shards: a frame is one chunk, and that is a file.
     """
 
     shape: tuple[int, int]
@@ -97,6 +106,7 @@ class Level:
     frames_per_shard: int
     strip: int
     compression: str = "none"
+    version: str = "0.5"
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -118,11 +128,21 @@ class Level:
     @property
     def published(self) -> bool:
         """Whether frames come by the rename of a file that holds them, not by writing into one that is there."""
-        return self.compression != "none"
+        return self.compression != "none" or self.version == "0.4"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a file has an index."""
+        return self.version == "0.5"
+
+    @property
+    def growth(self) -> int:
+        """Frames by which the declared length grows."""
+        return self.frames_per_shard if self.sharded else GROWTH
 
     def chunk_path(self, shard: int) -> str:
         """Return the file of a shard, relative to the array's folder."""
-        return f"c/{shard}/0/0"
+        return f"c/{shard}/0/0" if self.sharded else f"{shard}/0/0"
 
     @property
     def shard_chunks(self) -> int:
@@ -156,11 +176,23 @@ def check_compression(compression: str | None) -> str:
     return compression
 
 
+def check_version(version: str) -> str:
+    """Return a version of OME-Zarr that can be written, or raise ConfigError."""
+    if version not in VERSIONS:
+        raise ConfigError(f"OME-Zarr is written in version {' or '.join(map(repr, VERSIONS))}, not {version!r}")
+    return version
+
+
 def plan_level(
-    shape: tuple[int, int], dtype: DTypeLike, frames_per_shard: int | None = None, compression: str | None = None
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    frames_per_shard: int | None = None,
+    compression: str | None = None,
+    version: str = VERSIONS[0],
 ) -> Level:
     """Choose strips and shards for frames of `shape` and `dtype`, or raise if they cannot be stored."""
     compression = check_compression(compression)
+    check_version(version)
     try:
         height, width = (int(value) for value in shape)
     except (TypeError, ValueError):
@@ -177,6 +209,10 @@ def plan_level(
     frame_bytes = height * row_bytes
     if frame_bytes > MAX_FRAME_BYTES:
         raise ConfigError(f"a frame of {frame_bytes} bytes is larger than this layout stores ({MAX_FRAME_BYTES})")
+    if version == "0.4":
+        if frames_per_shard not in (None, 1):
+            raise ConfigError("OME-Zarr 0.4 has no shards: leave frames_per_shard out")
+        return Level((height, width), name, 1, height, compression, version)
     divisors = {part for low in range(1, math.isqrt(height) + 1) if height % low == 0 for part in (low, height // low)}
     strip = min(sorted(divisors), key=lambda rows: abs(math.log(rows * row_bytes / STRIP_BYTES)))
     if frames_per_shard is None and compression != "none":
@@ -211,9 +247,38 @@ def _compressors(level: Level) -> list[dict[str, Any]]:
 _COMPRESSION_OF = {"blosc": "blosc-lz4", "zstd": "zstd"}
 
 
+def _compressor_2(level: Level) -> dict[str, Any] | None:
+    if level.compression == "blosc-lz4":
+        shuffle = 2 if np.dtype(level.dtype).itemsize == 1 else 1
+        return {"id": "blosc", "cname": "lz4", "clevel": BLOSC_LEVEL, "shuffle": shuffle, "blocksize": 0}
+    if level.compression == "zstd":
+        return {"id": "zstd", "level": ZSTD_LEVEL}  # tensorstore knows no other key
+    return None
+
+
+def _document_2(
+    shape: list[int], chunks: list[int], dtype: str, fill: Any, compressor: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the ``.zarray`` of an array of Zarr 2."""
+    return {
+        "zarr_format": 2,
+        "shape": shape,
+        "chunks": chunks,
+        "dtype": np.dtype(dtype).newbyteorder("<").str,
+        "compressor": compressor,
+        "fill_value": fill,
+        "order": "C",
+        "filters": None,
+        "dimension_separator": "/",
+    }
+
+
 def level_document(level: Level, frames: int) -> dict[str, Any]:
-    """Return the ``zarr.json`` of an image's pixels that declares `frames` frames."""
+    """Return the document of an image's pixels that declares `frames` frames."""
     height, width = level.shape
+    if level.version == "0.4":
+        fill = 0 if level.dtype[0] != "f" else 0.0
+        return _document_2([frames, height, width], [1, height, width], level.dtype, fill, _compressor_2(level))
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -239,9 +304,11 @@ def level_document(level: Level, frames: int) -> dict[str, Any]:
     }
 
 
-def flat_document(name: str, length: int) -> dict[str, Any]:
-    """Return the ``zarr.json`` of one flat array, one value a frame."""
+def flat_document(name: str, length: int, version: str = VERSIONS[0]) -> dict[str, Any]:
+    """Return the document of one flat array, one value a frame."""
     dtype, fill = (FLAT_ARRAYS | PLANE_ARRAYS)[name]
+    if version == "0.4":
+        return _document_2([length], [RECORDS_PER_CHUNK], dtype, fill, None)
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -262,8 +329,8 @@ def group_document(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def ome_image(name: str, pixel_size_um: float | None, rate_hz: float | None) -> dict[str, Any]:
-    """Return the OME-Zarr 0.5 metadata of an image with one level and the axes t, y, x.
+def ome_image(name: str, pixel_size_um: float | None, rate_hz: float | None, version: str = VERSIONS[0]) -> dict[str, Any]:
+    """Return the attributes by which OME-Zarr knows an image with one level and the axes t, y, x.
 
     An unknown pixel size is scale 1 without a unit, and so is an unknown frame rate.
     """
@@ -271,16 +338,28 @@ def ome_image(name: str, pixel_size_um: float | None, rate_hz: float | None) -> 
     time = {"type": "time"} if rate_hz is None else {"type": "time", "unit": "second"}
     scale = [1.0 if rate_hz is None else 1.0 / rate_hz, *(2 * [1.0 if pixel_size_um is None else float(pixel_size_um)])]
     transformations = [{"type": "scale", "scale": scale}]
-    return {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "name": name,
-                "axes": [{"name": "t", **time}, {"name": "y", **space}, {"name": "x", **space}],
-                "datasets": [{"path": LEVEL, "coordinateTransformations": transformations}],
-            }
-        ],
+    image = {
+        "name": name,
+        "axes": [{"name": "t", **time}, {"name": "y", **space}, {"name": "x", **space}],
+        "datasets": [{"path": LEVEL, "coordinateTransformations": transformations}],
     }
+    return ome_attributes(version, {"multiscales": [image]})
+
+
+def ome_attributes(version: str, own: dict[str, Any]) -> dict[str, Any]:
+    """Return what OME-Zarr has in a group's attributes: under ``ome`` in 0.5, beside the others in 0.4."""
+    if version == "0.5":
+        return {"ome": {"version": version, **own}}
+    images = [{"version": version, **image} for image in own.get("multiscales", [])]
+    return {**own, "multiscales": images} if images else dict(own)
+
+
+def with_series(attributes: dict[str, Any], version: str) -> dict[str, Any]:
+    """Return the attributes of a root with the mark of the bioformats2raw layout among what is there."""
+    mark = {"bioformats2raw.layout": 3}
+    if version == "0.4":
+        return {**attributes, **mark}
+    return {**attributes, "ome": {"version": version, **attributes.get("ome", {}), **mark}}
 
 
 def parse_level(document: dict[str, Any], where: str) -> tuple[Level, int]:
@@ -291,6 +370,8 @@ def parse_level(document: dict[str, Any], where: str) -> tuple[Level, int]:
     DatasetError
         If it is anything but what `level_document` writes.
     """
+    if document.get("zarr_format") == 2:
+        return _parse_level_2(document, where)
     try:
         frames, height, width = document["shape"]
         chunk = document["chunk_grid"]["configuration"]["chunk_shape"]
@@ -315,11 +396,32 @@ def parse_level(document: dict[str, Any], where: str) -> tuple[Level, int]:
     raise DatasetError(f"{where}: its metadata are not those of layout {LAYOUT_VERSION}, or are damaged")
 
 
+def _parse_level_2(document: dict[str, Any], where: str) -> tuple[Level, int]:
+    try:
+        frames, height, width = document["shape"]
+        compressor = document["compressor"]
+        compression = "none" if compressor is None else _COMPRESSION_OF[compressor["id"]]
+        level = Level((height, width), np.dtype(document["dtype"]).name, 1, height, compression, "0.4")
+        sane = (
+            all(type(value) is int for value in (frames, height, width))
+            and level.dtype in DTYPES
+            and 0 <= frames < 2**53
+            and min(height, width) > 0
+            and level.frame_bytes <= MAX_FRAME_BYTES
+        )
+        if sane and level_document(level, frames) == document:
+            return level, frames
+    except (KeyError, IndexError, TypeError, ValueError):
+        pass
+    raise DatasetError(f"{where}: its metadata are not those of layout {LAYOUT_VERSION}, or are damaged")
+
+
 def parse_flat(document: dict[str, Any], name: str, where: str) -> int:
     """Return the declared length of a flat array, or raise if its ``zarr.json`` is not one of this layout."""
     shape = document.get("shape")
     length = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
-    if type(length) is int and 0 <= length < 2**53 and _same(flat_document(name, length), document):
+    version = "0.4" if document.get("zarr_format") == 2 else "0.5"
+    if type(length) is int and 0 <= length < 2**53 and _same(flat_document(name, length, version), document):
         return length
     raise DatasetError(f"{where}: its metadata are not those of layout {LAYOUT_VERSION}, or are damaged")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError
-from mutoscope.storage import _files, _layout, _sync
+from mutoscope.storage import _files, _layout, _nodes, _sync
 
 __all__ = [
     "change_attributes",
@@ -57,8 +57,8 @@ def remove_parts(image: Path) -> list[str]:
 def change_attributes(group: Path, change: Mapping[str, Any], staging: Path, *, durable: bool = False) -> bool:
     """Set keys of a group's Mutoscope attributes, under the group's lock; return whether anything changed."""
     with _files.locked(group):
-        document = _files.read_document(group, "zarr.json")
-        attributes = _files.attributes_of(document, group)
+        version = _nodes.version_of(group)
+        attributes = _nodes.read_group(group)
         own = attributes.get(_layout.NAMESPACE)
         if not isinstance(own, dict):
             raise DatasetError(f"{group}: was not written by Mutoscope")
@@ -66,8 +66,7 @@ def change_attributes(group: Path, change: Mapping[str, Any], staging: Path, *, 
         if new == own:
             return False
         attributes[_layout.NAMESPACE] = new
-        document["attributes"] = attributes
-        _files.replace_document(group / "zarr.json", document, staging, durable=durable)
+        _nodes.replace_group(group, version, attributes, staging, durable=durable)
     return True
 
 
@@ -89,10 +88,10 @@ def seal(image: Path, level: _layout.Level, frames: int, state: str, ledger: Map
     """
     done: list[str] = []
     pixels = image / _layout.LEVEL
-    document = _files.read_document(image, f"{_layout.LEVEL}/zarr.json")
+    document = _nodes.read_array(image, _layout.LEVEL)
     _, declared = _layout.parse_level(document, str(pixels))
     if declared != frames:
-        _files.replace_document(pixels / "zarr.json", _layout.level_document(level, frames), pixels)
+        _nodes.replace_array(pixels, _layout.level_document(level, frames), pixels)
         done.append(f"declared length {declared} → {frames}")
     kill_point("storage.close.declared")
     trimmed = trim_shard(image, level, frames)
@@ -100,11 +99,11 @@ def seal(image: Path, level: _layout.Level, frames: int, state: str, ledger: Map
         done.append(f"last shard trimmed by {trimmed} bytes")
     for name in _layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS:
         folder = image / _layout.FRAMES / name
-        if name in _layout.PLANE_ARRAYS and not (folder / "zarr.json").exists():
+        if name in _layout.PLANE_ARRAYS and not _nodes.has_array(folder):
             continue
-        length = _layout.parse_flat(_files.read_document(image, f"{_layout.FRAMES}/{name}/zarr.json"), name, str(folder))
+        length = _layout.parse_flat(_nodes.read_array(image, f"{_layout.FRAMES}/{name}"), name, str(folder))
         if length != frames:
-            _files.replace_document(folder / "zarr.json", _layout.flat_document(name, frames), pixels)
+            _nodes.replace_array(folder, _layout.flat_document(name, frames, level.version), pixels)
             done.append(f"{_layout.FRAMES}/{name}: length {length} → {frames}")
     kill_point("storage.close.rows")
     more: dict[str, Any] = {"frames": frames}
@@ -187,7 +186,8 @@ def note_documents(image: Path, syncer: _sync.Syncer) -> None:
     folders = [image, image / _layout.LEVEL, image / _layout.FRAMES]
     folders += [image / _layout.FRAMES / name for name in os.listdir(image / _layout.FRAMES)]
     folders = [folder for folder in folders if folder.is_dir()]
-    syncer.add([*(folder / "zarr.json" for folder in folders), *folders])
+    names = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+    syncer.add([*(folder / name for folder in folders for name in names if (folder / name).exists()), *folders])
 
 
 def checked_attributes(change: Mapping[str, Any]) -> dict[str, Any]:

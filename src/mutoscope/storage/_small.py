@@ -1,7 +1,8 @@
-"""The small shard: a file of compressed chunks that is written aside, gets its index, and appears by a rename.
+"""The small shard: a file of chunks that is written aside, gets its index, and appears by a rename.
 
 While its stream goes on it is published several times, each time as a whole: with the frames that it has so far. The index
-stands at its end and marks the chunks that are not there. Zarr 3 sharding codec, as in `mutoscope.storage._shard`.
+stands at its end and marks the chunks that are not there. Zarr 3 sharding codec, as in `mutoscope.storage._shard`. In Zarr 2 it
+is one chunk, which is one frame, without an index.
 """
 
 from __future__ import annotations
@@ -132,14 +133,16 @@ class SmallShard:
 
     def publish(self, durable: bool) -> int:
         """Write the index and rename the file into place; return the bytes of the file."""
-        raw = self._index.tobytes()
         fd = self._fd
-        size = self._end + self._level.index_length
-        try:
-            _files.write_all(fd, raw + struct.pack("<I", _shard.crc32c(raw)), self._end)
-        except OSError:
-            os.ftruncate(fd, self._end)
-            raise
+        size = self._end
+        if self._level.sharded:
+            raw = self._index.tobytes()
+            size += self._level.index_length
+            try:
+                _files.write_all(fd, raw + struct.pack("<I", _shard.crc32c(raw)), self._end)
+            except OSError:
+                os.ftruncate(fd, self._end)
+                raise
         kill_point("storage.publish.part_written")
         if durable:
             os.fdatasync(fd)

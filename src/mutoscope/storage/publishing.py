@@ -1,4 +1,6 @@
-"""The writer of an image whose frames are compressed: encoded on all cores, published in small files by rename.
+"""The writer of an image whose files appear whole: frames are encoded on all cores and published by rename.
+
+It writes what is compressed, and all of OME-Zarr 0.4, where a frame is a file.
 
 A frame is acknowledged when the file that holds it was renamed into place and its ``frame_id`` is written: a little after
 `append` returns. Its receipt says when. What a writer holds is bounded: `append` waits while too many frames are on their way.
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DiskFullError
-from mutoscope.storage import _codec, _files
+from mutoscope.storage import _codec, _files, _nodes
 from mutoscope.storage._latency import LatencyHistogram
 from mutoscope.storage._small import SmallShard
 from mutoscope.storage.writer import (
@@ -327,14 +329,16 @@ class PublishingWriter(FrameStreamWriter):
         if self._small is not None:
             self._small.close()
             self._small = None
-        length = (shard + 1) * self._level.frames_per_shard
+        growth = self._level.growth
+        length = -(-((shard + 1) * self._level.frames_per_shard) // growth) * growth
         created = self._reserve_rows(self._count, length - self._count)
         rows = -(-length // _ROWS) * _ROWS
         created += [changed for flat in self._flats.values() if (changed := flat.declare(rows))]
         kill_point("storage.publish.rows_declared")
         self._declare(length)
         kill_point("storage.publish.declared")
-        self._note([*created, self._level_folder / "zarr.json", self._level_folder, self._frames_folder])
+        document = self._level_folder / _nodes.array_file(self._level.version)
+        self._note([*created, document, self._level_folder, self._frames_folder])
         small = SmallShard(self._level, self._level_folder, shard)
         if self._count > shard * self._level.frames_per_shard:
             small.take_up(self._count - shard * self._level.frames_per_shard)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import DatasetError
-from mutoscope.storage import _files, _layout
+from mutoscope.storage import _layout, _nodes
 from mutoscope.storage._image_reader import ImageReader
 
 __all__ = ["FrameStreamReader"]
@@ -178,7 +178,7 @@ class FrameStreamReader:
     @property
     def ledger(self) -> dict[str, Any] | None:
         """The account of frames saved with the recording, or else with its newest image; None if there is none."""
-        root = _files.attributes_of(_files.read_document(self.path, "zarr.json"), self.path).get(_layout.NAMESPACE)
+        root = _nodes.read_group(self.path).get(_layout.NAMESPACE)
         for own in (root, self.attributes):
             if isinstance(own, dict) and isinstance(own.get("ledger"), dict):
                 return dict(own["ledger"])

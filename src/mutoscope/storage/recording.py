@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, ScopeStateError
-from mutoscope.storage import _codec, _files, _flat, _layout, _replace, _seal
+from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _replace, _seal
 from mutoscope.storage.writer import Durability, FrameStreamWriter
 
 __all__ = ["CameraLayout", "Recording", "create_recording", "open_image_writer", "write_attributes"]
@@ -61,12 +61,12 @@ class CameraLayout:
     frames_per_shard: int | None = None
     compression: str | None = None
 
-    def level(self) -> _layout.Level:
+    def level(self, ome_zarr_version: str = _layout.VERSIONS[0]) -> _layout.Level:
         """Return the geometry on disk, or raise ConfigError."""
         for name, value in (("pixel_size_um", self.pixel_size_um), ("rate_hz", self.rate_hz)):
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is a positive number or None, not {value!r}")
-        level = _layout.plan_level(self.shape, self.dtype, self.frames_per_shard, self.compression)
+        level = _layout.plan_level(self.shape, self.dtype, self.frames_per_shard, self.compression, ome_zarr_version)
         _codec.check_possible(level)
         return level
 
@@ -153,7 +153,7 @@ def _last(image: Path) -> tuple[int, int]:
 
 
 def _own_attributes(group: Path) -> dict[str, Any]:
-    attributes = _files.attributes_of(_files.read_document(group, "zarr.json"), group)
+    attributes = _nodes.read_group(group)
     own = attributes.get(_layout.NAMESPACE)
     if not isinstance(own, dict):
         raise DatasetError(f"{group}: is a Zarr group, but not a recording of Mutoscope")
@@ -193,6 +193,7 @@ def create_recording(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    ome_zarr_version: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     keep_replaced: bool = False,
 ) -> Recording:
@@ -212,6 +213,8 @@ def create_recording(
     resume : bool
         Continue an existing recording: each camera gets a further image whose ids follow its last stored one. The tail of
         the earlier part is trimmed first. Where nothing exists, the data set is made new.
+    ome_zarr_version : str, optional
+        ``"0.5"``, which is the default, or ``"0.4"``; a resumed recording keeps its own.
     attributes : mapping, optional
         Saved beside ``ledger`` under ``mutoscope`` of the root's attributes.
     keep_replaced : bool
@@ -233,10 +236,15 @@ def create_recording(
         raise ConfigError("choose either overwrite or resume")
     if not cameras:
         raise ConfigError("a recording needs at least one camera")
-    levels = {_layout.check_camera_name(name): layout.level() for name, layout in cameras.items()}
     extra = _seal.checked_attributes(attributes or {})
     root = Path(path).absolute()
     taken = os.path.lexists(root) and not _replace.is_empty_folder(root)
+    version = _layout.check_version(ome_zarr_version or _layout.VERSIONS[0])
+    if taken and resume and (_nodes.has_group(root) or ome_zarr_version is None):
+        version = _nodes.version_of(root)
+        if ome_zarr_version not in (None, version):
+            raise ConfigError(f"{root}: is OME-Zarr {version}, which is not mixed with {ome_zarr_version}")
+    levels = {_layout.check_camera_name(name): layout.level(version) for name, layout in cameras.items()}
     if taken and resume:
         return _resume(root, cameras, levels, extra)
     if taken and not overwrite:
@@ -257,10 +265,9 @@ def create_recording(
         for name, layout in cameras.items():
             own = _image_attributes(name, 0, layout, levels[name])
             _build_image(folder / name, levels[name], name, layout, own)
-        (folder / _layout.OME).mkdir()
-        _write(folder / _layout.OME, {"ome": {"version": "0.5", "series": list(cameras)}})
+        _nodes.write_group(folder / _layout.OME, version, _layout.ome_attributes(version, {"series": list(cameras)}))
         own = {"layout": _layout.LAYOUT_VERSION, "images": list(cameras), **extra}
-        _write(folder, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, _layout.NAMESPACE: own})
+        _nodes.write_group(folder, version, _layout.with_series({_layout.NAMESPACE: own}, version))
 
     with _files.translated(root):
         try:
@@ -294,18 +301,17 @@ def _image_attributes(camera: str, segment: int, layout: CameraLayout, level: _l
     }
 
 
-def _write(group: Path, attributes: Mapping[str, Any]) -> None:
-    (group / "zarr.json").write_bytes(_files.encode(_layout.group_document(dict(attributes))))
-
-
 def _build_image(folder: Path, level: _layout.Level, name: str, layout: CameraLayout, own: Mapping[str, Any]) -> None:
     """Write an image without frames into a folder that nobody reads yet."""
-    (folder / _layout.LEVEL / "c").mkdir(parents=True)
-    (folder / _layout.LEVEL / "zarr.json").write_bytes(_files.encode(_layout.level_document(level, 0)))
+    version = level.version
+    pixels = folder / _layout.LEVEL
+    (pixels / "c" if level.sharded else pixels).mkdir(parents=True)
+    _nodes.write_array(pixels, _layout.level_document(level, 0))
     for array in _layout.FLAT_ARRAYS:
-        _flat.create(folder / _layout.FRAMES / array, array, 0)
-    _write(folder / _layout.FRAMES, {})
-    _write(folder, {"ome": _layout.ome_image(name, layout.pixel_size_um, layout.rate_hz), _layout.NAMESPACE: own})
+        _flat.create(folder / _layout.FRAMES / array, array, 0, version=version)
+    _nodes.write_group(folder / _layout.FRAMES, version, {})
+    image = _layout.ome_image(name, layout.pixel_size_um, layout.rate_hz, version)
+    _nodes.write_group(folder, version, {**image, _layout.NAMESPACE: own})
 
 
 def _resume(
@@ -363,20 +369,18 @@ def _segment_of(recording: Recording, image: str) -> int:
 
 
 def _list_images(recording: Recording, new: list[str]) -> None:
-    """Add images to the root's list: for OME readers in ``OME/zarr.json``, then in the root's attributes."""
+    """Add images to the root's list: for OME readers in the group ``OME``, then in the root's attributes."""
     root, staging = recording.path, _staging(recording)
     with _files.locked(root):
         images = list(dict.fromkeys([*find_recording(root).images, *new]))
         named = [name for name in images if name != _ROOT_IMAGE]
         (root / _layout.OME).mkdir(exist_ok=True)
-        series = _layout.group_document({"ome": {"version": "0.5", "series": named}})
-        _files.replace_document(root / _layout.OME / "zarr.json", series, staging)
+        version = _nodes.version_of(root)
+        _nodes.replace_group(root / _layout.OME, version, _layout.ome_attributes(version, {"series": named}), staging)
         kill_point("storage.image.series_listed")
-        document = _files.read_document(root, "zarr.json")
-        attributes = _files.attributes_of(document, root)
-        attributes["ome"] = {**attributes["ome"], "bioformats2raw.layout": 3}
+        attributes = _layout.with_series(_nodes.read_group(root), version)
         attributes[_layout.NAMESPACE] = {**attributes[_layout.NAMESPACE], "images": images}
-        _files.replace_document(root / "zarr.json", document, staging)
+        _nodes.replace_group(root, version, attributes, staging)
 
 
 # ---------------------------------------------------------------------- using
@@ -421,11 +425,10 @@ def open_image_writer(
         raise ConfigError(f"{root}: has no camera {camera!r}; it has {', '.join(sorted(recording.cameras))}")
     newest = recording.cameras[camera]
     own = _own_attributes(recording.folder(newest))
-    document = _files.read_document(root, _relative(newest, f"{_layout.LEVEL}/zarr.json"))
+    document = _nodes.read_array(root, _relative(newest, _layout.LEVEL))
     level, _ = _layout.parse_level(document, newest)
-    wanted = _layout.plan_level(
-        shape or level.shape, dtype if dtype is not None else level.dtype, compression=level.compression
-    )
+    kind = dtype if dtype is not None else level.dtype
+    wanted = _layout.plan_level(shape or level.shape, kind, compression=level.compression, version=level.version)
     if (wanted.shape, wanted.dtype) != (level.shape, level.dtype):
         size, rate = _number(own.get("pixel_size_um")), _number(own.get("rate_hz"))
         layout = CameraLayout(wanted.shape, wanted.dtype, size, rate, compression=level.compression)
@@ -457,7 +460,7 @@ def adopt_unlisted(recording: Recording) -> Recording:
         split = _layout.split_image_name(name)
         if split is None or name in recording.images or split[1] <= known.get(split[0], sys.maxsize):
             continue
-        if (recording.path / name / "zarr.json").is_file():
+        if _nodes.has_group(recording.path / name):
             found.append((split[1], name))
     if not found:
         return recording

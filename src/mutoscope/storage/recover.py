@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import DatasetError
-from mutoscope.storage import _codec, _files, _flat, _layout, _seal, _shard, _small
+from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _seal, _shard, _small
 from mutoscope.storage._image_reader import ImageReader
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
@@ -116,7 +116,7 @@ def _recover_image(image: Path, name: str) -> ImageReport:
         actions = [f"removed {part}" for part in _seal.remove_parts(image)]
         actions += _restore_documents(image, own)
         frames, _ = _flat.last_written(image / _layout.FRAMES / "frame_id")
-        document = _files.read_document(image, f"{_layout.LEVEL}/zarr.json")
+        document = _nodes.read_array(image, _layout.LEVEL)
         level, _ = _layout.parse_level(document, str(image / _layout.LEVEL))
         actions += _restore_indices(image, level, frames)
         state = "recovered" if own.get("state") not in ("closed", "recovered") else str(own["state"])
@@ -203,13 +203,17 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
     except DatasetError:
         return bad
     try:
+        if not level.sharded:
+            size = os.fstat(fd).st_size
+            whole = size == level.frame_bytes if level.compression == "none" else _looks_whole(fd, level, 0, size)
+            return bad & (not whole or os.lseek(fd, 0, os.SEEK_HOLE) < size)
         index = _small.read_index(fd, level, relative)
         for number, slot in enumerate(slots.tolist()):
             rows = index[slot * level.strips : (slot + 1) * level.strips].tolist()
             bad[number] = not all(
                 offset != _shard.EMPTY
                 and os.lseek(fd, offset, os.SEEK_HOLE) >= offset + length
-                and _codec.looks_whole(level.compression, os.pread(fd, 16, offset), length, level.strip_bytes)
+                and _looks_whole(fd, level, offset, length)
                 for offset, length in rows
             )
     except DatasetError:
@@ -219,8 +223,12 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
     return bad
 
 
+def _looks_whole(fd: int, level: _layout.Level, offset: int, length: int) -> bool:
+    return _codec.looks_whole(level.compression, os.pread(fd, 16, offset), length, level.strip_bytes)
+
+
 def _own(image: Path) -> dict[str, Any]:
-    own = _files.attributes_of(_files.read_document(image, "zarr.json"), image).get(_layout.NAMESPACE)
+    own = _nodes.read_group(image).get(_layout.NAMESPACE)
     if not isinstance(own, dict):
         raise DatasetError(f"{image}: was not written by Mutoscope")
     return own
@@ -230,20 +238,21 @@ def _restore_documents(image: Path, own: dict[str, Any]) -> list[str]:
     """Write array documents anew that a power cut left empty or torn: all that they say is known."""
     actions = []
     staging = image / _layout.LEVEL
+    version = _nodes.version_of(image)
     for name in _layout.FLAT_ARRAYS:
-        relative = f"{_layout.FRAMES}/{name}/zarr.json"
+        relative = f"{_layout.FRAMES}/{name}/{_nodes.array_file(version)}"
         try:
             _layout.parse_flat(_files.read_document(image, relative), name, relative)
         except DatasetError:
             if (image / relative).is_symlink():
                 raise
-            _files.replace_document(image / relative, _layout.flat_document(name, 0), staging)
+            _files.replace_document(image / relative, _layout.flat_document(name, 0, version), staging)
             actions.append(f"restored {relative}")
-    relative = f"{_layout.LEVEL}/zarr.json"
+    relative = f"{_layout.LEVEL}/{_nodes.array_file(version)}"
     try:
         _layout.parse_level(_files.read_document(image, relative), relative)
     except DatasetError:
-        level = _saved_level(own)
+        level = _saved_level(own, version)
         if level is None or (image / relative).is_symlink():
             raise
         _files.replace_document(image / relative, _layout.level_document(level, 0), staging)
@@ -251,13 +260,15 @@ def _restore_documents(image: Path, own: dict[str, Any]) -> list[str]:
     return actions
 
 
-def _saved_level(own: dict[str, Any]) -> _layout.Level | None:
+def _saved_level(own: dict[str, Any], version: str) -> _layout.Level | None:
     saved = own.get("level")
     if not isinstance(saved, dict):
         return None
     try:
         compression = saved.get("compression", "none")
-        level = _layout.Level(tuple(saved["shape"]), saved["dtype"], saved["frames_per_shard"], saved["strip"], compression)
+        level = _layout.Level(
+            tuple(saved["shape"]), saved["dtype"], saved["frames_per_shard"], saved["strip"], compression, version
+        )
         _layout.parse_level(_layout.level_document(level, 0), "saved level")
     except (KeyError, TypeError, ValueError, ZeroDivisionError, DatasetError):
         return None

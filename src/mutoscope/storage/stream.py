@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mutoscope.model.errors import ConfigError
-from mutoscope.storage import _files, _layout
+from mutoscope.storage import _layout, _nodes
 from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
 from mutoscope.storage.ome_tiff.reader import OmeTiffReader
 from mutoscope.storage.ome_tiff.writer import open_tiff_writer
+from mutoscope.storage.plate import is_plate, plate_info
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
 from mutoscope.storage.writer import Durability, FrameStreamWriter, check_durability
@@ -38,6 +39,7 @@ def open_writer(
     durability: Durability = "process",
     frames_per_shard: int | None = None,
     compression: str | None = None,
+    ome_zarr_version: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> FrameStreamWriter:
     """Make a data set for one stream of frames and open its writer.
@@ -68,6 +70,8 @@ def open_writer(
     compression : str, optional
         ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"`` and ``"zstd"``, OME-TIFF ``"zlib"`` and ``"zstd"``.
         Frames of a compressed OME-Zarr are acknowledged up to half a second later: see `FrameStreamWriter.flush`.
+    ome_zarr_version : str, optional
+        ``"0.5"``, which is the default, or ``"0.4"``, where each frame is a file of its own.
     attributes : mapping, optional
         Saved under ``mutoscope`` of the root's attributes, or of an OME-TIFF's sidecar.
 
@@ -97,6 +101,8 @@ def open_writer(
     if _backend_of(Path(path), backend) == "ome-tiff":
         if frames_per_shard is not None:
             raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
+        if ome_zarr_version is not None:
+            raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
         return open_tiff_writer(
             path,
             shape=shape,
@@ -112,7 +118,14 @@ def open_writer(
         )
     check_durability(durability)
     layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, frames_per_shard, compression)
-    recording = create_recording(path, {name: layout}, overwrite=overwrite, resume=resume, attributes=attributes)
+    recording = create_recording(
+        path,
+        {name: layout},
+        overwrite=overwrite,
+        resume=resume,
+        ome_zarr_version=ome_zarr_version,
+        attributes=attributes,
+    )
     return open_image_writer(recording, name, durability=durability)
 
 
@@ -179,9 +192,9 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
         ``settings``, ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
-        (t, y, x), ``dtype``, ``compression``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``, ``last_frame_id``
-        (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``, ``rate_hz`` (measured, None if unknown),
-        ``nominal_rate_hz``, ``pixel_size_um``.
+        (t, y, x), ``dtype``, ``compression``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``,
+        ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``, ``rate_hz`` (measured, None if
+        unknown), ``nominal_rate_hz``, ``pixel_size_um``. Of a plate what `mutoscope.storage.plate.plate_info` says.
 
     Raises
     ------
@@ -190,8 +203,10 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if is_ome_tiff(path):
         return _tiff_info(path)
+    if is_plate(path):
+        return plate_info(path)
     recording = find_recording(path)
-    root = _files.attributes_of(_files.read_document(recording.path, "zarr.json"), recording.path)[_layout.NAMESPACE]
+    root = _nodes.read_group(recording.path)[_layout.NAMESPACE]
     images = [_image_info(recording.path, name) for name in recording.images]
     return {
         "path": str(recording.path),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
-from mutoscope.storage import _files, _flat, _layout, _seal, _sync, space
+from mutoscope.storage import _files, _flat, _layout, _nodes, _seal, _sync, space
 from mutoscope.storage._latency import LatencyHistogram
 
 __all__ = ["Durability", "FrameStreamWriter", "Receipt", "WriterStatistics"]
@@ -174,7 +174,7 @@ class FrameStreamWriter:
             raise
 
     def _open(self, previous_id: int, durability: Durability) -> None:
-        document = _files.read_document(self.path, f"{_layout.LEVEL}/zarr.json")
+        document = _nodes.read_array(self.path, _layout.LEVEL)
         self._level, self._declared = _layout.parse_level(document, str(self._level_folder))
         self.shape = self._level.shape
         self.dtype = self._level.dtype
@@ -200,9 +200,9 @@ class FrameStreamWriter:
 
     def _add_flat(self, name: str) -> _flat.FlatWriter:
         folder = self._frames_folder / name
-        document = _files.read_document(self.path, f"{_layout.FRAMES}/{name}/zarr.json")
+        document = _nodes.read_array(self.path, f"{_layout.FRAMES}/{name}")
         length = _layout.parse_flat(document, name, str(folder))
-        flat = self._flats[name] = _flat.FlatWriter(folder, name, self._level_folder, length)
+        flat = self._flats[name] = _flat.FlatWriter(folder, name, self._level_folder, length, self._level.version)
         return flat
 
     # ------------------------------------------------------------------ appending
@@ -355,9 +355,9 @@ class FrameStreamWriter:
         created: list[Path] = [self._frames_folder]
         for name in reversed(_layout.PLANE_ARRAYS):  # "t" last: its presence says that all are there
             folder = self._frames_folder / name
-            if not (folder / "zarr.json").exists():
-                _flat.create(folder, name, length, self._level_folder)
-            created += [folder, folder / "zarr.json"]
+            if not _nodes.has_array(folder):
+                _flat.create(folder, name, length, self._level_folder, self._level.version)
+            created += [folder, folder / _nodes.array_file(self._level.version)]
         flats = [self._add_flat(name) for name in _layout.PLANE_ARRAYS]
         try:
             for flat in flats:
@@ -444,8 +444,7 @@ class FrameStreamWriter:
 
     def _declare(self, frames: int) -> None:
         if frames != self._declared:
-            target = self._level_folder / "zarr.json"
-            _files.replace_document(target, _layout.level_document(self._level, frames), self._level_folder)
+            _nodes.replace_array(self._level_folder, _layout.level_document(self._level, frames), self._level_folder)
             self._declared = frames
 
     def _discard(self, fd: int) -> None:
