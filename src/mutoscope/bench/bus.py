@@ -1,12 +1,15 @@
 """The bus against a bare relay: the same processes, the same kind of sockets, the same number of bytes, no meaning.
 
 Floor: a process asks through a relay that only copies bytes from one Unix stream socket to another. Test: the same question
-as a typed command through the hub. One more process computes without a pause all the while, as a user's program does.
+as a typed command, from worker to worker, whom the hub introduces to each other, and from the user's program, which goes
+through the hub each time. One more process computes without a pause all the while, as a user's program does; where a whole
+scope is measured, that is the main thread of the program itself.
 """
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import select
 import selectors
@@ -18,10 +21,13 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, percentile
+from mutoscope.app.scope import Scope
+from mutoscope.bench.bare import bare_ask, bare_echo, bare_relay, bare_stream_relay, latencies
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report
 from mutoscope.bench.peers import Control, Peer, Peers, busy, memory_bytes
-from mutoscope.bus import Command, Endpoint, Hub, handles, manifest, message_name, wire
+from mutoscope.bus import Command, Endpoint, Hub, ThreadedEndpoint, handles, manifest, message_name, wire
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.runtime import Worker as ScopeWorker
 
 __all__ = ["run"]
 
@@ -31,11 +37,10 @@ BURST = 20_000
 LONG = 10_000
 WORKERS = 8
 TEXT = "x" * 100
+PROGRAM = "program"
 MEMORY_MIB = (WINDOW_BYTES + INBOX_BYTES) / 2**20 * 1.5
 """What a process or the hub may grow by: a window on its way, a full inbox, and half as much again for Python."""
 
-_CHUNK = 65536
-_BACKLOG = 1 << 20
 _TIMEOUT_S = 50.0
 
 
@@ -51,6 +56,30 @@ class AskAll(Command, name="bench.ask_all"):
 
     value: float
     text: str
+
+
+class AskMany(Command, name="bench.ask_many"):
+    """Ask so many questions and say how long they took."""
+
+    calls: int
+
+
+class Asker(ScopeWorker):
+    """A worker of a scope that asks another."""
+
+    @handles(AskMany)
+    def ask_many(self, command: AskMany) -> dict[str, float]:
+        """Ask so many times; return the median and the 99th percentile in µs."""
+        return latencies(lambda number: _check(self.request(Ask(float(number), TEXT)), number), command.calls)
+
+
+class Answerer(ScopeWorker):
+    """A worker of a scope that answers."""
+
+    @handles(Ask)
+    def ask(self, command: Ask) -> float:
+        """Answer with the value."""
+        return command.value
 
 
 class Worker:
@@ -78,122 +107,16 @@ def message_bytes(length: int = len(TEXT)) -> int:
     return len(wire.pack(wire.Call(1, wire.REQUEST, message_name(Ask), "b", 10.0, packed)))
 
 
-# -- the floor
-
-
-def bare_ask(control: Control, fd: int, size: int, answers: int) -> None:
-    """Ask through a bare socket and wait for so many answers."""
-    sock, message = socket.socket(fileno=fd), b"x" * size
-    control.say("ready")
-
-    def call(_: int) -> None:
-        sock.send(message)
-        left = size * answers
-        while left:
-            left -= len(sock.recv(_CHUNK))
-
-    for order in control.orders():
-        if "burst" in order:
-            control.say(_exchange(sock, message_bytes(order["length"]) * order["burst"]))
-        else:
-            control.say(_latencies(call, order["calls"]))
-    sock.close()
-
-
-def bare_echo(control: Control, fd: int) -> None:
-    """Send back whatever comes."""
-    sock = socket.socket(fileno=fd)
-    control.say("ready")
-    while data := sock.recv(_CHUNK):
-        sock.sendall(data)
-    sock.close()
-
-
-def bare_relay(control: Control, fd: int, others: list[int]) -> None:
-    """Copy from the first socket to all others and from the others to the first."""
-    first, rest = socket.socket(fileno=fd), [socket.socket(fileno=other) for other in others]
-    targets = {first.fileno(): rest} | {sock.fileno(): [first] for sock in rest}
-    sources = {sock.fileno(): sock for sock in (first, *rest)}
-    poller = select.poll()
-    for number in sources:
-        poller.register(number, select.POLLIN)
-    control.say("ready")
-    while True:
-        for number, _ in poller.poll():
-            data = sources[number].recv(_CHUNK)
-            if not data:
-                return
-            for target in targets[number]:
-                target.sendall(data)
-
-
-def bare_stream_relay(control: Control, fd: int, other: int) -> None:
-    """Copy both ways with a bounded backlog: it never waits for one side."""
-    socks = {number: socket.socket(fileno=number) for number in (fd, other)}
-    across = {fd: other, other: fd}
-    backlog = {number: collections.deque[bytes]() for number in socks}  # what is to go to that socket
-    poller = select.poll()
-    for sock in socks.values():
-        sock.setblocking(False)
-        poller.register(sock, select.POLLIN)
-    control.say("ready")
-    while True:
-        for number, events in poller.poll():
-            if events & select.POLLIN and sum(map(len, backlog[across[number]])) < _BACKLOG:
-                data = socks[number].recv(_CHUNK)
-                if not data:
-                    return
-                backlog[across[number]].append(data)
-            elif events & (select.POLLHUP | select.POLLERR):
-                return
-            for target, waiting in backlog.items():
-                _send_some(socks[target], waiting)
-        for number, waiting in backlog.items():
-            full = sum(map(len, backlog[across[number]])) >= _BACKLOG
-            poller.modify(socks[number], (0 if full else select.POLLIN) | (select.POLLOUT if waiting else 0))
-
-
-def _send_some(sock: socket.socket, waiting: collections.deque[bytes]) -> None:
-    while waiting:
-        try:
-            sent = sock.send(waiting[0])
-        except BlockingIOError:
-            return
-        if sent < len(waiting[0]):
-            waiting[0] = waiting[0][sent:]
-            return
-        waiting.popleft()
-
-
-def _exchange(sock: socket.socket, size: int) -> dict[str, float]:
-    """Send and receive `size` bytes at once."""
-    sock.setblocking(False)
-    block, to_send, to_receive = b"x" * _CHUNK, size, size
-    poller = select.poll()
-    poller.register(sock, select.POLLIN | select.POLLOUT)
-    begin = time.perf_counter()
-    while to_send or to_receive:
-        for _, events in poller.poll():
-            if events & select.POLLIN and to_receive:
-                to_receive -= len(sock.recv(min(_CHUNK, to_receive)))
-            if events & select.POLLOUT and to_send:
-                with contextlib.suppress(BlockingIOError):
-                    to_send -= sock.send(block[: min(_CHUNK, to_send)])
-            if not to_send:
-                poller.modify(sock, select.POLLIN)
-    sock.setblocking(True)
-    return {"seconds": time.perf_counter() - begin}
-
-
 # -- the test
 
 
 def hub_process(control: Control, peers: dict[str, int]) -> None:
-    """Route, as the supervisor does."""
+    """Route, as the supervisor does, and keep count of every command."""
     selector = selectors.DefaultSelector()
-    hub = Hub(selector)
+    concluded: collections.Counter[str] = collections.Counter()
+    hub = Hub(selector, on_call=lambda record: concluded.update([record.outcome]))
     for name, fd in peers.items():
-        hub.add_peer(name, socket.socket(fileno=fd))
+        hub.add_peer(name, socket.socket(fileno=fd), "client" if name == PROGRAM else "worker")
     selector.register(control, selectors.EVENT_READ)
     control.say("ready")
     while True:
@@ -242,13 +165,27 @@ def _obey(endpoint: Endpoint, worker: Worker, order: dict[str, Any]) -> dict[str
             if list(answers.values()) != [number] * wanted:
                 raise RuntimeError(f"{wanted} answers of {number} were expected, there came {answers}")
 
-        return _latencies(ask_all, order["broadcasts"])
+        return latencies(ask_all, order["broadcasts"])
 
-    def ask(number: int) -> None:
-        if endpoint.request(Ask(float(number), TEXT), "b", _TIMEOUT_S) != number:
-            raise RuntimeError("another answer came than was asked for")
+    return latencies(lambda number: _check(endpoint.request(Ask(float(number), TEXT), "b", _TIMEOUT_S), number), order["calls"])
 
-    return _latencies(ask, order["calls"])
+
+def program_end(control: Control, fd: int) -> None:
+    """The user's program on the bus: asks when told."""
+    with ThreadedEndpoint(socket.socket(fileno=fd), PROGRAM) as endpoint:
+        endpoint.hello()
+        control.say("ready")
+
+        def ask(number: int) -> None:
+            _check(endpoint.request(Ask(float(number), TEXT), "b", _TIMEOUT_S), number)
+
+        for order in control.orders():
+            control.say(latencies(ask, order["calls"]))
+
+
+def _check(answer: float, asked: float) -> None:
+    if answer != asked:
+        raise RuntimeError(f"asked for {asked}, {answer} was the answer")
 
 
 def _burst(endpoint: Endpoint, worker: Worker, count: int, length: int, to: str) -> dict[str, float]:
@@ -264,15 +201,6 @@ def _burst(endpoint: Endpoint, worker: Worker, count: int, length: int, to: str)
         endpoint.dispatch()
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "missing": worker.expected - worker.asked}
-
-
-def _latencies(call: Callable[[int], None], count: int) -> dict[str, float]:
-    taken = []
-    for number in range(count):
-        begin = time.perf_counter_ns()
-        call(number)
-        taken.append((time.perf_counter_ns() - begin) / 1e3)
-    return {"p50": percentile(taken, 50), "p99": percentile(taken, 99)}
 
 
 # -- the bench
@@ -309,7 +237,12 @@ def _start_bus(peers: Peers, names: Sequence[str]) -> tuple[Peer, list[Peer]]:
     with _handed_over(len(names)) as pairs:
         near = {name: here for name, (here, _) in zip(names, pairs, strict=True)}
         hub = peers.launch(hub_process, fds=list(near.values()), peers=near)
-        return hub, [peers.launch(bus_end, fds=[fd], name=name, fd=fd) for name, (_, fd) in zip(names, pairs, strict=True)]
+        far = {name: there for name, (_, there) in zip(names, pairs, strict=True)}
+        program = far.pop(PROGRAM, None)
+        ends = [peers.launch(bus_end, fds=[fd], name=name, fd=fd) for name, fd in far.items()]
+        if program is not None:
+            ends.append(peers.launch(program_end, fds=[program], fd=program))
+        return hub, ends
 
 
 def _start_streams(peers: Peers) -> list[Peer]:
@@ -327,21 +260,58 @@ def _ask(peer: Peer, order: dict[str, Any]) -> Callable[[], Measures]:
 
 
 def _requests(bench: Bench, peers: Peers, calls: int) -> None:
+    peers.launch(busy)
     bare, direct = _start_bare(peers, 1), _start_direct(peers)
-    _, (asker, _) = _start_bus(peers, ["a", "b"])
+    _, (asker, _, program) = _start_bus(peers, ["a", "b", PROGRAM])
     peers.wait_ready()
     order = {"calls": calls}
-    cases = {"bare relay": _ask(bare, order), "hub": _ask(asker, order), "two processes, one socket": _ask(direct, order)}
+    cases = {
+        "bare relay": _ask(bare, order),
+        "worker": _ask(asker, order),
+        "program": _ask(program, order),
+        "two processes, one socket": _ask(direct, order),
+    }
     rounds = bench.alternate(cases, label="requests")
     note = f"{calls} requests a round, {message_bytes()} bytes each, one process at 100 % beside them"
-    bench.ratio(
-        "request through the hub, p50", rounds, of="hub", to="bare relay", measure="p50", unit="µs", at_most=1.5, note=note
-    )
-    bench.ratio("request through the hub, p99", rounds, of="hub", to="bare relay", measure="p99", unit="µs")
+    name = "request from worker to worker"
+    bench.ratio(f"{name}, p50", rounds, of="worker", to="bare relay", measure="p50", unit="µs", at_most=1.5, note=note)
+    bench.ratio(f"{name}, p99", rounds, of="worker", to="bare relay", measure="p99", unit="µs")
+    name = "request from the program, through the hub"
+    bench.ratio(f"{name}, p50", rounds, of="program", to="bare relay", measure="p50", unit="µs")
     bench.figure("one bare socket, no relay, p50", rounds.of("two processes, one socket", "p50"), unit="µs")
 
 
+def _in_a_scope(bench: Bench, peers: Peers, calls: int) -> None:
+    bare = _start_bare(peers, 1)
+    peers.wait_ready()
+    with Scope(workers=[Asker, Answerer]) as scope:
+        cases = {
+            "bare relay": _while_computing(_ask(bare, {"calls": calls})),
+            "scope": _while_computing(lambda: scope.request(AskMany(calls), timeout_s=_TIMEOUT_S)),
+        }
+        rounds = bench.alternate(cases, label="requests in a scope")
+    note = f"{calls} requests a round, {message_bytes()} bytes each, the program's main thread computes"
+    name = "request from worker to worker of a running scope"
+    bench.ratio(f"{name}, p50", rounds, of="scope", to="bare relay", measure="p50", unit="µs", at_most=1.5, note=note)
+    bench.ratio(f"{name}, p99", rounds, of="scope", to="bare relay", measure="p99", unit="µs")
+
+
+def _while_computing(case: Callable[[], Measures]) -> Callable[[], Measures]:
+    """Have the case run in a thread while this one computes."""
+
+    def run() -> Measures:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            future = pool.submit(case)
+            number = 1
+            while not future.done():
+                number = number * 1103515245 + 12345 & 0x7FFFFFFF
+            return future.result()
+
+    return run
+
+
 def _broadcasts(bench: Bench, peers: Peers, calls: int) -> None:
+    peers.launch(busy)
     bare = _start_bare(peers, WORKERS)
     _, (asker, *_) = _start_bus(peers, ["a", *(f"w{i}" for i in range(WORKERS))])
     peers.wait_ready()
@@ -353,6 +323,7 @@ def _broadcasts(bench: Bench, peers: Peers, calls: int) -> None:
 
 
 def _bursts(bench: Bench, peers: Peers, count: int) -> None:
+    peers.launch(busy)
     hub, ends = _start_bus(peers, ["a", "b"])
     streams = _start_streams(peers)
     peers.wait_ready()
@@ -364,7 +335,7 @@ def _bursts(bench: Bench, peers: Peers, count: int) -> None:
         return [peer.answer() for peer in pair]
 
     for length, some in ((len(TEXT), None), (LONG, 3)):
-        order = {"burst": count, "length": length}
+        order = {"burst": count, "length": length, "bytes": count * message_bytes(length)}
 
         def bare(order: dict[str, Any] = order) -> Measures:
             return {"seconds": max(answer["seconds"] for answer in both(streams, [order] * 2))}
@@ -376,13 +347,13 @@ def _bursts(bench: Bench, peers: Peers, count: int) -> None:
                 "missing": sum(answer["missing"] for answer in answers),
             }
 
-        rounds = bench.alternate({"bare relay": bare, "hub": bus}, label="bursts", rounds=some)
+        rounds = bench.alternate({"bare relay": bare, "bus": bus}, label="bursts", rounds=some)
         size = message_bytes(length)
         name = f"{count:,} commands of {size:,} bytes both ways at once"
         note = f"{2 * count * size / 2**20:,.0f} MiB in all; every command received, acknowledged and handled"
-        bench.ratio(name, rounds, of="hub", to="bare relay", measure="seconds", unit="s", note=note)
-        bench.figure(f"{name}: rate", [2 * count / s for s in rounds.of("hub", "seconds")], unit="1/s")
-        bench.figure(f"{name}: missing", sum(rounds.of("hub", "missing")), at_most=0, exact=True)
+        bench.ratio(name, rounds, of="bus", to="bare relay", measure="seconds", unit="s", note=note)
+        bench.figure(f"{name}: rate", [2 * count / s for s in rounds.of("bus", "seconds")], unit="1/s")
+        bench.figure(f"{name}: missing", sum(rounds.of("bus", "missing")), at_most=0, exact=True)
         for who, some_peers in (("the hub", [hub]), ("a process", ends)):
             growth = max(memory_bytes(peer.pid, "VmHWM") - started[peer.pid] for peer in some_peers) / 2**20
             bench.figure(f"{name}: {who} grew by at most", growth, unit="MiB", at_most=MEMORY_MIB, exact=True)
@@ -401,8 +372,8 @@ def run(*, quick: bool = False, rounds: int = MIN_ROUNDS, console: Console | Non
         Where the progress goes; to standard error when None.
     """
     bench = Bench("bus", rounds=rounds, timing=not quick, console=console)
-    for part, count, few in ((_requests, CALLS, 20), (_broadcasts, BROADCASTS, 5), (_bursts, BURST, 200)):
+    parts = ((_requests, CALLS, 20), (_in_a_scope, CALLS, 20), (_broadcasts, BROADCASTS, 5), (_bursts, BURST, 200))
+    for part, count, few in parts:
         with Peers() as peers:
-            peers.launch(busy)
             part(bench, peers, few if quick else count)
     return bench.report()
