@@ -17,6 +17,10 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
     info : mapping
         Of one data set.
     """
+    if "plate_layout" in info:
+        from mutoscope.storage.plate import plate_lines
+
+        return plate_lines(info)
     from mutoscope.runtime import Ledger
 
     state = "complete" if info["complete"] else "not closed (being written, or cut off)"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from mutoscope.cli._plate import plate
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import command_for
 
@@ -33,6 +34,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+app.command(plate)
 
 Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")]
 Headless = Annotated[bool, Parameter(negative="", help="No live display in the terminal.")]

@@ -61,6 +61,11 @@ BACKENDS = (
             ("roifile", "ROI zip", install_command("roifile")),
         ),
     ),
+    BackendSpec(
+        "ome-zarr",
+        "mutoscope.storage.plate:PlateBackend",
+        "the planes of a well plate in one OME-Zarr (HCS), placed by the microscope's file names",
+    ),
 )
 """The stores of this package. Others come from the entry points ``mutoscope.storage`` of installed packages."""
 

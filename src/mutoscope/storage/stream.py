@@ -16,6 +16,7 @@ from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
 from mutoscope.storage.ome_tiff.reader import OmeTiffReader
 from mutoscope.storage.ome_tiff.writer import open_tiff_writer
 from mutoscope.storage.plate import is_plate, plate_info
+from mutoscope.storage.plate import is_plate, plate_info
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
 from mutoscope.storage.writer import Durability, FrameStreamWriter, check_durability
@@ -203,6 +204,8 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if is_ome_tiff(path):
         return _tiff_info(path)
+    if is_plate(path):
+        return plate_info(path)
     if is_plate(path):
         return plate_info(path)
     recording = find_recording(path)

@@ -1,4 +1,5 @@
-"""CellVoyager (Yokogawa): ``MeasurementData.mlf`` lists the images, ``MeasurementDetail.mrf`` the plate and channels.
+"""CellVoyager (Yokogawa): ``MeasurementData.mlf`` lists the images, ``MeasurementDetail.mrf`` the plate and channels, the
+``.mes`` how they were taken.
 
 A plate is often incomplete: the ``.mlf`` lists what was taken, the folder may hold less. Y points up there; `y_um` here points
 down.
@@ -6,6 +7,7 @@ down.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -15,7 +17,17 @@ from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.model.filenames._listed import listed_name
 from mutoscope.model.plate import PlateGeometry, WellName
 
-__all__ = ["VoyagerChannel", "VoyagerDetail", "VoyagerError", "VoyagerImage", "VoyagerRecords", "read_mlf", "read_mrf"]
+__all__ = [
+    "VoyagerChannel",
+    "VoyagerDetail",
+    "VoyagerError",
+    "VoyagerImage",
+    "VoyagerRecords",
+    "VoyagerSetting",
+    "read_mes",
+    "read_mlf",
+    "read_mrf",
+]
 
 
 class VoyagerImage(msgspec.Struct, frozen=True):
@@ -60,6 +72,16 @@ class VoyagerChannel(msgspec.Struct, frozen=True):
     bit_depth: int
     camera: str = ""
     shading: str = ""
+
+
+class VoyagerSetting(msgspec.Struct, frozen=True):
+    """One channel as the ``.mes`` sets it: a name made of light and filter, and what is known of them."""
+
+    number: int
+    name: str = ""
+    excitation_nm: float | None = None
+    exposure_ms: float | None = None
+    colour: str = ""
 
 
 class VoyagerDetail(msgspec.Struct, frozen=True):
@@ -144,6 +166,32 @@ def read_mrf(data: bytes | Iterable[bytes]) -> VoyagerDetail:
         z_steps=_int(whole, "ZCount", what, 1),
         channels=channels,
     )
+
+
+def read_mes(data: bytes | Iterable[bytes]) -> dict[int, VoyagerSetting]:
+    """Read the channels of a measurement setting (``.mes``), by number; errors as in :func:`read_mlf`."""
+    what = "the .mes file"
+    lights: dict[str, Element] = {}
+    found: dict[int, VoyagerSetting] = {}
+    for element in stream(data, ("LightSource", "Channel"), what=what):
+        if element.tag == "LightSource":
+            lights[element.get("Name")] = element
+            continue
+        named = [child.text.strip() for child in element.all("LightSourceName")]
+        wavelengths = [_float(lights[name], "WaveLength", what) for name in named if name in lights]
+        exposure_ms = _float(element, "ExposureTime", what) if element.get("ExposureTime") else 0.0
+        colour = element.get("Color").lstrip("#")[-6:].upper()
+        channel = VoyagerSetting(
+            number=_int(element, "Ch", what),
+            name=" ".join([*named, element.get("Acquisition")]).strip(),
+            excitation_nm=wavelengths[0] if len(wavelengths) == 1 and wavelengths[0] > 0 else None,
+            exposure_ms=exposure_ms if exposure_ms > 0 else None,
+            colour=colour if re.fullmatch("[0-9A-F]{6}", colour) else "",
+        )
+        found[channel.number] = channel
+    if not found:
+        raise DatasetError(f"{what} has no channels")
+    return found
 
 
 def _well(record: Element, what: str) -> str:

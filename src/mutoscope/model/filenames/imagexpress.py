@@ -1,6 +1,7 @@
-"""ImageXpress (MetaXpress): the ``.HTD`` file that describes a plate.
+"""ImageXpress (MetaXpress): the ``.HTD`` file that describes a plate, and the description inside each TIFF.
 
-Lines of comma-separated values, the first of them the name. The text is of no declared encoding, and real files are not UTF-8.
+The former is lines of comma-separated values, the first of them the name. Its text is of no declared encoding, and real files
+are not UTF-8.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import csv
 
 import msgspec
 
-from mutoscope.model._xml import number
+from mutoscope.model._xml import number, stream
 from mutoscope.model.errors import DatasetError
 from mutoscope.model.plate import PlateGeometry, WellName
 
-__all__ = ["HtdPlate", "read_htd"]
+__all__ = ["HtdPlate", "MetaSeriesPlane", "read_htd", "read_plane_description"]
 
 MAX_BYTES = 16 << 20
 MAX_SIDE = 702
@@ -130,3 +131,65 @@ def _chosen(lines: dict[str, list[str]], name: str, rows: int, columns: int) -> 
         marks = lines.get(f"{name}{row + 1}", [])
         chosen += [(row, column) for column, mark in enumerate(marks[:columns]) if mark.upper() == "TRUE"]
     return chosen
+
+
+class MetaSeriesPlane(msgspec.Struct, frozen=True):
+    """What the description inside a TIFF of MetaXpress says of its plane; what it does not say is None.
+
+    Parameters
+    ----------
+    pixel_size_um : float or None
+    stage_y_um, stage_x_um, stage_z_um : float or None
+        Of the stage: x to the right and y **down** the plate, as rows of an image go.
+    offset_y_um, offset_x_um : float or None
+        The field's centre from the well's, the same way.
+    emission_nm : float or None
+        What MetaXpress calls the wavelength.
+    illumination : str
+        The name of the setting, which is that of the channel.
+    exposure_ms : float or None
+    """
+
+    pixel_size_um: float | None = None
+    stage_y_um: float | None = None
+    stage_x_um: float | None = None
+    stage_z_um: float | None = None
+    offset_y_um: float | None = None
+    offset_x_um: float | None = None
+    emission_nm: float | None = None
+    illumination: str = ""
+    exposure_ms: float | None = None
+
+
+def read_plane_description(data: bytes) -> MetaSeriesPlane:
+    """Read the XML that MetaXpress writes as description of a TIFF.
+
+    Raises
+    ------
+    DatasetError
+        If it is none, is damaged, or declares a document type.
+    """
+    what = "the description of a MetaXpress image"
+    said = {each.get("id"): each.get("value") for each in stream(data, ("prop", "custom-prop"), what=what)}
+    calibrated = said.get("spatial-calibration-state") == "on" and said.get("spatial-calibration-units", "").strip() == "um"
+    exposure, _, unit = said.get("Exposure Time", "").strip().partition(" ")
+    return MetaSeriesPlane(
+        pixel_size_um=_measure(said, "spatial-calibration-x", positive=True) if calibrated else None,
+        stage_y_um=_measure(said, "stage-position-y"),
+        stage_x_um=_measure(said, "stage-position-x"),
+        stage_z_um=_measure(said, "z-position"),
+        offset_y_um=_measure(said, "OffsetFromWellCenterUmY"),
+        offset_x_um=_measure(said, "OffsetFromWellCenterUmX"),
+        emission_nm=_measure(said, "wavelength", positive=True),
+        illumination=said.get("_IllumSetting_", ""),
+        exposure_ms=_measure({"Exposure Time": exposure}, "Exposure Time", positive=True) if unit == "ms" else None,
+    )
+
+
+def _measure(said: dict[str, str], name: str, *, positive: bool = False) -> float | None:
+    if not said.get(name):
+        return None
+    value = float(number(said[name], float, what=f"{name} of a MetaXpress image"))
+    if not abs(value) < 1e12 or (positive and value <= 0):
+        return None
+    return value

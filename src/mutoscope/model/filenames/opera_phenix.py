@@ -141,8 +141,8 @@ def _channel(element: Element, key: int) -> PhenixChannel:
         number=key,
         name=element.value("ChannelName"),
         kind=element.value("ChannelType"),
-        excitation_nm=_scaled(element, "MainExcitationWavelength", 1.0),
-        emission_nm=_scaled(element, "MainEmissionWavelength", 1.0),
+        excitation_nm=_scaled(element, "MainExcitationWavelength", 1.0) or None,
+        emission_nm=_scaled(element, "MainEmissionWavelength", 1.0) or None,  # 0: it has none (brightfield)
         exposure_ms=_scaled(element, "ExposureTime", 1e3),
         pixel_size_um=_scaled(element, "ImageResolutionX", 1e6),
         shape=(_int(element, "ImageSizeY"), _int(element, "ImageSizeX")) if all(size) else None,

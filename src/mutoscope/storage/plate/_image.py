@@ -1,0 +1,377 @@
+"""One image of a plate: its planes, each in a file of its own for each level, and the record of which are there.
+
+A plane is written under a lock on its own byte of ``planes/state``, beside its place, and renamed; its state is set last.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mutoscope.model._faults import kill_point
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
+from mutoscope.storage import _files, _layout
+from mutoscope.storage.plate import _chunk, _documents, _pyramid
+from mutoscope.storage.plate._documents import MISSING, REPLACING, STORED, PlateImageSpec
+from mutoscope.storage.plate._places import ImageKey
+from mutoscope.storage.plate.description import PlateDescription
+
+__all__ = ["PlateImage"]
+
+Tcz = tuple[int, int, int]
+
+_serial = itertools.count()
+_PART = re.compile(r"\.([0-9]+)-[0-9]+" + re.escape(_files.PART))
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_FLOCK = struct.Struct("hhqqi4x")
+"""The kernel's ``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
+
+
+class PlateImage:
+    """The planes of one image. Any number of processes and threads may use it at once.
+
+    Parameters
+    ----------
+    root : Path
+        Of the plate.
+    key : ImageKey
+        Which image.
+
+    Attributes
+    ----------
+    spec : PlateImageSpec
+        Shape, type and levels.
+    extent : tuple of int
+        (t, c, z) as last seen; others may have let it grow since.
+    """
+
+    def __init__(self, root: Path, key: ImageKey) -> None:
+        self.root = root
+        self.key = key
+        self.path = root / key.path
+        self.spec, self.extent = self._read_spec()
+
+    def _read_spec(self) -> tuple[PlateImageSpec, Tcz]:
+        attributes = _files.attributes_of(_files.read_document(self.root, f"{self.key.path}/zarr.json"), self.path)
+        try:
+            levels = len(attributes["ome"]["multiscales"][0]["datasets"])
+        except (KeyError, IndexError, TypeError):
+            raise DatasetError(f"{self.path}: is no image of a plate, or its metadata are damaged") from None
+        document = _files.read_document(self.root, f"{self.key.path}/0/zarr.json")
+        return _documents.parse_level(document, levels, str(self.path))
+
+    # ------------------------------------------------------------------ making and growing
+
+    @staticmethod
+    def build(folder: Path, spec: PlateImageSpec, key: ImageKey, extent: Tcz, plate: PlateDescription) -> None:
+        """Write an image without planes into a folder that nobody reads yet."""
+        for level in range(spec.levels):
+            _write(folder / str(level), _documents.level_document(spec, level, extent))
+        _write(folder / _documents.PLANES / _documents.STATE, _documents.state_document(extent))
+        _write(folder / _documents.PLANES / _documents.NAME, _documents.name_document(extent))
+        _write(folder / _documents.PLANES, _layout.group_document({}))
+        _write(folder, _layout.group_document(_documents.image_attributes(spec, key, extent, plate)))
+
+    def grow(self, extent: Tcz, plate: PlateDescription) -> None:
+        """Declare at least so many t, c and z. Readers find every plane at every moment."""
+        if _covers(self.extent, extent):
+            return
+        with _files.locked(self.path), _files.translated(self.path):
+            _, there = self._read_spec()
+            wanted: Tcz = (max(there[0], extent[0]), max(there[1], extent[1]), max(there[2], extent[2]))
+            if wanted != there:
+                planes = self.path / _documents.PLANES
+                staging = self.path / "0"
+                for name, document in (
+                    (_documents.STATE, _documents.state_document(wanted)),
+                    (_documents.NAME, _documents.name_document(wanted)),
+                ):
+                    _files.replace_document(planes / name / "zarr.json", document, staging)
+                for level in reversed(range(self.spec.levels)):
+                    document = _documents.level_document(self.spec, level, wanted)
+                    _files.replace_document(self.path / str(level) / "zarr.json", document, staging)
+                    kill_point("storage.plate.level_grown")
+                if wanted[1] != there[1]:
+                    self._describe(wanted, plate)
+            self.extent = wanted
+
+    def describe(self, plate: PlateDescription) -> None:
+        """Write anew what the image says of itself."""
+        with _files.locked(self.path):
+            _, self.extent = self._read_spec()
+            self._describe(self.extent, plate)
+
+    def _describe(self, extent: Tcz, plate: PlateDescription) -> None:
+        document = _files.read_document(self.root, f"{self.key.path}/zarr.json")
+        attributes = _files.attributes_of(document, self.path)
+        fresh = _documents.image_attributes(self.spec, self.key, extent, plate)
+        attributes["ome"] = {**attributes.get("ome", {}), **fresh["ome"]}
+        attributes[_layout.NAMESPACE] = {**attributes.get(_layout.NAMESPACE, {}), **fresh[_layout.NAMESPACE]}
+        _files.replace_document(self.path / "zarr.json", document, self.path / "0")
+
+    def remove_parts(self) -> None:
+        """Remove half-written files of processes that are gone."""
+        for entry in os.listdir(self.path / "0"):
+            match = _PART.fullmatch(entry)
+            if match is not None and not os.path.exists(f"/proc/{match[1]}"):
+                (self.path / "0" / entry).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ the record of planes
+
+    @contextmanager
+    def claimed(self, at: Tcz, name: str) -> Iterator[Claim]:
+        """Hold a plane for writing; one holder at a time, of all processes and threads.
+
+        Raises
+        ------
+        DatasetExistsError
+            If another one holds it.
+        """
+        path, offset = self._state_file(at)
+        with _files.translated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            try:
+                if os.fstat(fd).st_size < _STATE_BYTES:
+                    os.posix_fallocate(fd, 0, _STATE_BYTES)  # never shrinks, so it may be done by several
+                _lock_byte(fd, offset, f"{self.root}: {name!r} is being written by another writer at this moment")
+                yield Claim(fd, offset)
+            finally:
+                os.close(fd)  # and with it the lock
+
+    def _state_file(self, at: Tcz) -> tuple[Path, int]:
+        chunk = _documents.STATE_CHUNK
+        numbers = tuple(value // size for value, size in zip(at, chunk, strict=True))
+        t, c, z = (value % size for value, size in zip(at, chunk, strict=True))
+        folder = self.path / _documents.PLANES / _documents.STATE / "c"
+        return folder / str(numbers[0]) / str(numbers[1]) / str(numbers[2]), (t * chunk[1] + c) * chunk[2] + z
+
+    def state(self, at: Tcz) -> int:
+        """Return what ``planes/state`` says of a plane."""
+        path, offset = self._state_file(at)
+        data = self._pread(path, 1, offset)
+        return data[0] if data else MISSING
+
+    def states(self) -> NDArray[np.uint8]:
+        """Return ``planes/state`` as declared, shape (t, c, z)."""
+        _, self.extent = self._read_spec()
+        whole: NDArray[np.uint8] = np.zeros(self.extent, dtype="uint8")
+        chunk = _documents.STATE_CHUNK
+        for first in itertools.product(*(range(0, length, size) for length, size in zip(self.extent, chunk, strict=True))):
+            path, _ = self._state_file((first[0], first[1], first[2]))
+            data = self._pread(path, _STATE_BYTES, 0)
+            if data:
+                part = np.zeros(_STATE_BYTES, dtype="uint8")
+                part[: len(data)] = np.frombuffer(data, dtype="uint8")
+                target = whole[tuple(slice(start, start + size) for start, size in zip(first, chunk, strict=True))]
+                target[...] = part.reshape(chunk)[tuple(slice(0, length) for length in target.shape)]
+        return whole
+
+    def stored(self) -> list[Tcz]:
+        """Return the places of the planes that are stored, in order."""
+        return [(int(t), int(c), int(z)) for t, c, z in np.argwhere(self.states() != MISSING)]
+
+    def _name_file(self, at: Tcz) -> tuple[Path, int]:
+        chunk = _documents.NAME_CHUNK
+        numbers = tuple(value // size for value, size in zip(at, chunk, strict=True))
+        t, c, z = (value % size for value, size in zip(at, chunk, strict=True))
+        folder = self.path / _documents.PLANES / _documents.NAME / "c"
+        path = folder / str(numbers[0]) / str(numbers[1]) / str(numbers[2]) / "0"
+        return path, ((t * chunk[1] + c) * chunk[2] + z) * _documents.NAME_BYTES
+
+    def name(self, at: Tcz) -> str:
+        """Return the name under which a plane was stored."""
+        path, offset = self._name_file(at)
+        return self._pread(path, _documents.NAME_BYTES, offset).rstrip(b"\0").decode("utf-8", "replace")
+
+    def _write_name(self, at: Tcz, name: str) -> None:
+        path, offset = self._name_file(at)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            if os.fstat(fd).st_size < _NAME_CHUNK_BYTES:
+                os.ftruncate(fd, _NAME_CHUNK_BYTES)
+            _files.write_all(fd, name.encode("utf-8").ljust(_documents.NAME_BYTES, b"\0"), offset)
+        finally:
+            os.close(fd)
+
+    def _pread(self, path: Path, count: int, offset: int) -> bytes:
+        """Return bytes of a file of the image, none if it is not there."""
+        try:
+            fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
+        except DatasetError:
+            if os.path.lexists(path):
+                raise
+            return b""
+        try:
+            return os.pread(fd, count, offset)
+        finally:
+            os.close(fd)
+
+    # ------------------------------------------------------------------ pixels
+
+    def chunk_path(self, level: int, at: Tcz) -> Path:
+        """Return the file of a plane's pixels."""
+        return self.path / str(level) / "c" / str(at[0]) / str(at[1]) / str(at[2]) / "0" / "0"
+
+    def conform(self, plane: NDArray[Any], name: str) -> NDArray[Any]:
+        """Return a plane as it is stored; ConfigError if it does not belong with the others."""
+        if plane.shape != self.spec.shape or plane.dtype.newbyteorder("<") != self.spec.numpy_dtype:
+            raise ConfigError(
+                f"{name!r}: a plane {plane.shape} of {plane.dtype.name} does not fit into {self.key.path}, "
+                f"whose planes are {self.spec.shape} of {self.spec.dtype}"
+            )
+        return np.ascontiguousarray(plane, dtype=self.spec.numpy_dtype)
+
+    def write(self, plane: NDArray[Any], at: Tcz, name: str, *, overwrite: bool) -> None:
+        """Store a plane that `conform` returned, in a place that the image has declared; all or nothing.
+
+        Raises
+        ------
+        DatasetExistsError
+            If one is there already, or another writer holds the place.
+        """
+        with self.claimed(at, name) as claim:
+            before = claim.state
+            if before != MISSING and not overwrite:
+                held = self.name(at)
+                also = "" if held == name else f" (as {held!r})"
+                raise DatasetExistsError(f"{self.root}: {name!r} is there already{also}; say overwrite=True to replace it")
+            parts: list[tuple[Path, Path]] = []
+            with _files.translated(self.root):
+                try:
+                    for level in range(self.spec.levels):
+                        if level:
+                            plane = _pyramid.half(plane)
+                        parts.append((self._part(plane), self.chunk_path(level, at)))
+                    kill_point("storage.plate.parts_written")
+                    if before != MISSING:
+                        claim.state = REPLACING
+                    for part, target in parts:
+                        _place(part, target)
+                        kill_point("storage.plate.level_placed")
+                    self._write_name(at, name)
+                    kill_point("storage.plate.name_written")
+                    claim.state = STORED
+                except BaseException:
+                    for part, _ in parts:
+                        part.unlink(missing_ok=True)
+                    raise
+            kill_point("storage.plate.state_written")
+
+    def _part(self, plane: NDArray[Any]) -> Path:
+        path = self.path / "0" / f".{os.getpid()}-{next(_serial)}{_files.PART}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _files.write_all(fd, _chunk.encode(self.spec, plane), 0)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        return path
+
+    def remove(self, at: Tcz, name: str) -> bool:
+        """Remove a plane; whether there was one."""
+        with self.claimed(at, name) as claim:
+            if claim.state == MISSING:
+                return False
+            claim.state = MISSING
+            kill_point("storage.plate.state_cleared")
+            for level in range(self.spec.levels):
+                self.chunk_path(level, at).unlink(missing_ok=True)
+            self._write_name(at, "")
+        return True
+
+    def read(self, at: Tcz, level: int = 0, bounds: tuple[slice, slice] | None = None) -> NDArray[Any]:
+        """Return a stored plane, or a part of it, as a new array; DatasetError if its file is missing or damaged."""
+        path = self.chunk_path(level, at)
+        fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
+        try:
+            return _chunk.read(self.spec, self.spec.level_shape(level), fd, bounds, str(path))
+        finally:
+            os.close(fd)
+
+    def looks_whole(self, at: Tcz) -> bool:
+        """Whether the files of a stored plane are there and as long as they must be, as far as that can be told quickly."""
+        for level in range(self.spec.levels):
+            try:
+                size = self.chunk_path(level, at).stat().st_size
+            except OSError:
+                return False
+            if not _chunk.possible_size(self.spec, self.spec.level_shape(level), size):
+                return False
+        return True
+
+    def finish_replacing(self, at: Tcz) -> None:
+        """Make the smaller levels of a plane anew whose writer was killed as it replaced it."""
+        name = self.name(at)
+        with self.claimed(at, name) as claim:
+            if claim.state != REPLACING:
+                return
+            plane = self.read(at)
+            for level in range(1, self.spec.levels):
+                plane = _pyramid.half(plane)
+                _place(self._part(plane), self.chunk_path(level, at))
+            claim.state = STORED
+
+
+class Claim:
+    """A plane that is held for writing."""
+
+    def __init__(self, fd: int, offset: int) -> None:
+        self._fd = fd
+        self._offset = offset
+
+    @property
+    def state(self) -> int:
+        """What ``planes/state`` says of it."""
+        data = os.pread(self._fd, 1, self._offset)
+        return data[0] if data else MISSING
+
+    @state.setter
+    def state(self, value: int) -> None:
+        _files.write_all(self._fd, bytes([value]), self._offset)
+
+
+_STATE_BYTES = int(np.prod(_documents.STATE_CHUNK))
+_NAME_CHUNK_BYTES = int(np.prod(_documents.NAME_CHUNK)) * _documents.NAME_BYTES
+
+
+def _lock_byte(fd: int, offset: int, message: str) -> None:
+    """Lock one byte for this open file, whoever else in this process or another has the file open."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise DatasetExistsError(message) from None
+        if error.errno not in _NO_LOCKS:  # a network file system without locks: one writer a plane
+            raise
+
+
+def _place(part: Path, target: Path) -> None:
+    try:
+        os.replace(part, target)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, target)
+
+
+def _covers(extent: Tcz, wanted: Tcz) -> bool:
+    return all(have >= want for have, want in zip(extent, wanted, strict=True))
+
+
+def _write(folder: Path, document: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_bytes(_files.encode(document))
