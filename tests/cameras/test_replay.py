@@ -222,15 +222,15 @@ def test_colour_is_converted_as_said(tmp_path, samples, dtype, form):
         exact = np.asarray(np.abs(data[..., :3].astype(float) @ [0.299, 0.587, 0.114] % 1 - 0.5) > 1e-6)
         np.testing.assert_array_equal(found[exact], wanted[exact])
         assert camera.describe()["replayed"]["conversion"] == f"{colour} of {'RGB' if samples == 3 else 'RGBA'}"
-    with pytest.raises(ConfigError, match="choose colour= 'red', 'green', 'blue', 'luminance'"):
+    with pytest.raises(ConfigError, match="red or green or blue or luminance"):
         _ = ReplayCamera(path).shape
-    with pytest.raises(ConfigError, match="not replayed without colour="):
+    with pytest.raises(ConfigError, match="say how it becomes grey"):
         ReplayCamera(path).open()
 
 
 def test_grey_with_a_colour_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stack())
-    with pytest.raises(ConfigError, match="is grey already, leave colour='green' out"):
+    with pytest.raises(ConfigError, match="is grey already: leave colour \\(green\\) out"):
         _ = ReplayCamera(tmp_path / "a.tif", colour="green").dtype
 
 

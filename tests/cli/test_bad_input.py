@@ -103,7 +103,8 @@ CASES = [
     ("replay empty.tif", ["empty.tif"]),
     ("replay notes.txt", ["notes.txt"]),
     ("replay cut.tif", ["cut.tif"]),
-    ("replay colour.png", ["--colour|colour"]),
+    ("replay colour.png", ["say how it becomes grey, red or green or blue or luminance", "--colour red"]),
+    ("replay grey.tif --colour red", ["grey already"]),
     ("replay colour --colour gren", ["gren", "green"]),
     ("replay grey.tif --rate-hz -1", ["rate", "-1"]),
     ("replay grey.tif --frames -1", ["frames", "-1"]),
@@ -117,10 +118,13 @@ CASES = [
     ("run no_frames.py", ["frames", "0"]),
     ("run unknown_camera.py", ["camrea", "camera"]),
     ("info nothing.ome.zarr", ["nothing.ome.zarr"]),
-    ("info notes.txt", ["notes.txt"]),
-    ("info empty", ["empty"]),
+    ("info notes.txt", ["notes.txt is a file, and no data set"]),
+    ("info grey.tif", ["grey.tif is a file, and no data set"]),
+    ("info empty", ["empty is a folder, but no data set: it has no zarr.json or .zgroup"]),
+    ("info .", ["did you mean taken.ome.zarr?"]),
+    ("recover notes.txt", ["notes.txt is a file, and no data set"]),
     ("recover nothing.ome.zarr", ["nothing.ome.zarr"]),
-    ("recover empty", ["empty"]),
+    ("recover empty", ["empty is a folder, but no data set"]),
     ("bench", ["bench"]),
     ("bench rng", ["rng", "ring"]),
     ("bench ring --kills 5", ["kills", "faults"]),
@@ -185,7 +189,21 @@ shutil.rmtree("__pycache__", ignore_errors=True)
 
 
 def test_help_and_version_are_no_errors(tmp_path: Path) -> None:
-    for words in ([], ["--help"], ["demo", "--help"], ["--version"]):
+    for words in ([], ["--help"], ["demo", "--help"], ["replay", "--help"], ["bench", "--help"], ["--version"]):
         done = mutoscope(tmp_path, *words)
         assert done.code == 0, done.describe()
         assert done.stdout
+        assert "--empty" not in done.stdout, "an option that makes no sense"
+        assert "--no-" not in done.stdout
+
+
+def test_ctrl_c_is_only_told_where_it_is_needed(folder: Path) -> None:
+    done = mutoscope(folder, "replay", "grey.tif", "--headless", "--out", "a")
+    assert done.code == 0, done.describe()
+    assert "Ctrl-C" not in done.stderr, done.describe()
+
+
+def test_a_replay_that_is_shorter_than_asked_says_so(folder: Path) -> None:
+    done = mutoscope(folder, "replay", "grey.tif", "--frames", "9", "--headless", "--out", "a")
+    assert done.code == 0, done.describe()
+    assert "note      the camera delivered 4 of 9 frames and has no more" in done.stdout, done.describe()

@@ -81,4 +81,6 @@ def run_replay(
     notes = [f"replayed {replayed['kind']}, {replayed['frames']:,} frames"]
     if replayed["conversion"] is not None:
         notes.append(f"colour became grey: {replayed['conversion']}")
-    return session.record(scope, frames=settings.frames, seconds=None, display=display, announce=announce, notes=notes)
+    return session.record(
+        scope, frames=settings.frames, seconds=None, display=display, announce=announce, notes=notes, ends=not settings.loop
+    )

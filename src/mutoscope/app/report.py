@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-__all__ = ["dataset_lines"]
+from mutoscope.model.errors import DatasetNotFoundError
+
+__all__ = ["check_dataset", "dataset_lines"]
+
+
+def check_dataset(path: Path) -> None:
+    """Raise DatasetNotFoundError, one sentence, where there is no data set that a person may have meant.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If nothing is there, or a file, or a folder without a data set in it; one that holds data sets is told by their names.
+    """
+    if not os.path.lexists(path):
+        raise DatasetNotFoundError(f"there is nothing at {path}: a data set is a folder, such as run.ome.zarr")
+    if not path.is_dir():
+        raise DatasetNotFoundError(f"{path} is a file, and no data set: that is a folder, such as run.ome.zarr")
+    if any(os.path.lexists(path / name) for name in ("zarr.json", ".zgroup", ".zattrs")):
+        return
+    inside = sorted(each.name for each in path.iterdir() if each.suffix == ".zarr")
+    hint = f"did you mean {' or '.join(str(path / name) for name in inside[:3])}?" if inside else "it has no zarr.json or .zgroup"
+    raise DatasetNotFoundError(f"{path} is a folder, but no data set: {hint}")
 
 
 def dataset_lines(info: Mapping[str, Any]) -> list[str]:

@@ -113,6 +113,7 @@ def record(
     display: ScopeDisplay | None,
     announce: Callable[[str], None],
     notes: Sequence[str] = (),
+    ends: bool = False,
 ) -> RunSummary:
     """Start the scope, acquire until the length is reached or Ctrl-C comes, end it, and summarize it.
 
@@ -128,6 +129,8 @@ def record(
         Takes one line for people, printed when the scope runs.
     notes : sequence of str
         For the summary.
+    ends : bool
+        Whether the camera's frames come to an end by themselves.
 
     Returns
     -------
@@ -139,17 +142,17 @@ def record(
     MutoscopeError
         If the scope cannot start as asked. Nothing is left running.
     """
-    failure, finished = None, False
+    failure, finished, notes = None, False, list(notes)
     with Interrupts() as interrupts:
         with interrupts.raising(beyond=1):
             scope.start()
         try:
-            announce(f"recording to {scope.path}" + ("" if frames or seconds else "; Ctrl-C ends it"))
+            announce(f"recording to {scope.path}" + ("" if frames or seconds or ends else "; Ctrl-C ends it"))
             if display is not None:
                 display.watch(scope)
             try:
                 with interrupts.raising():
-                    scope.acquire(frames=frames, seconds=seconds)
+                    notes += scope.acquire(frames=frames, seconds=seconds).messages.values()
                 finished = True
             except KeyboardInterrupt:
                 announce("stopping: what is in flight is being stored (Ctrl-C again: stop now)")

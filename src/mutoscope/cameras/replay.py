@@ -218,10 +218,10 @@ class ReplayCamera(CopyingCamera):
         colour, path = self.get("colour"), self.get("path")
         options = COLOURS if facts.samples > 2 else ("luminance",)
         if facts.samples == 1 and colour is not None:
-            raise ConfigError(f"{path}: is grey already, leave colour={colour!r} out")
+            raise ConfigError(f"{path}: is grey already: leave colour ({colour}) out")
         if facts.samples > 1 and colour not in options:
-            said = "without colour=" if colour is None else f"with colour={colour!r}"
-            choices = ", ".join(repr(option) for option in options)
+            said = "" if colour is None else f", not {colour}"
             raise ConfigError(
-                f"{path}: is a colour image ({facts.samples} samples), not replayed {said}; choose colour= {choices}"
+                f"{path}: is a colour image ({facts.samples} samples): say how it becomes grey, {' or '.join(options)}{said} "
+                f"(colour={options[0]!r} in Python, --colour {options[0]} on the command line)"
             )

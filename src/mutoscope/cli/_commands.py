@@ -41,7 +41,7 @@ Headless = Annotated[bool, Parameter(negative="", help="No live display in the t
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace a data set that stands there.")]
 Out = Annotated[
     Path | None,
-    Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default ./mutoscope-data/<UTC stamp>."),
+    Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default a new one in ./mutoscope-data."),
 ]
 
 
@@ -54,7 +54,7 @@ def demo(
     headless: Headless = False,
     json: Json = False,
     overwrite: Overwrite = False,
-    shape: Annotated[tuple[int, int], Parameter(help="Of the camera: y x, in pixels.")] = (512, 512),
+    shape: Annotated[tuple[int, int], Parameter(negative="", help="Of the camera: y x, in pixels.")] = (512, 512),
     rate_hz: Annotated[float, Parameter(help="Of the camera, in frames a second.")] = 100.0,
     seed: Annotated[int, Parameter(help="Of everything random in the simulation.")] = 0,
 ) -> int:
@@ -121,8 +121,9 @@ def info(
 ) -> int:
     """Tell what a data set holds: shape, frames, gaps, times, ledger."""
     from mutoscope import storage
-    from mutoscope.app.report import dataset_lines
+    from mutoscope.app.report import check_dataset, dataset_lines
 
+    check_dataset(dataset)
     found = storage.info(dataset)
     print(jsonlib.dumps(found) if json else "\n".join(dataset_lines(found)))
     return 0
@@ -139,7 +140,9 @@ def recover(
     import msgspec
 
     from mutoscope import storage
+    from mutoscope.app.report import check_dataset
 
+    check_dataset(dataset)
     report = storage.recover(dataset)
     print(jsonlib.dumps(msgspec.to_builtins(report)) if json else report.summary())
     return 0
