@@ -31,6 +31,7 @@ def import_(
     wells: Annotated[
         int | None, Parameter(help="How many the plate has: 96, 384, …, if the microscope's files do not say.")
     ] = None,
+    compression: Annotated[str, Parameter(help="Of each plane: none, blosc-lz4 or zstd.")] = "none",
     overwrite: Annotated[bool, Parameter(negative="", help="Make it anew in place of what stands there.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")] = False,
 ) -> int:
@@ -40,7 +41,9 @@ def import_(
     from mutoscope.storage.plate import import_plate
 
     with _progress(f"mutoscope plate import {folder.name}") as show:
-        report = import_plate(folder, out, filenames=filenames, overwrite=overwrite, wells=wells, progress=show)
+        report = import_plate(
+            folder, out, filenames=filenames, overwrite=overwrite, wells=wells, compression=compression, progress=show
+        )
     print("\n".join(report.lines()))
     if json:
         print(jsonlib.dumps(msgspec.to_builtins(report)))

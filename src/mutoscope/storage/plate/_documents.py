@@ -82,7 +82,7 @@ def plan_image(shape: tuple[int, ...], dtype: DTypeLike, *, pyramid: bool, compr
     """
     if len(shape) != 2 or min(shape) < 1:
         raise ConfigError(f"a plate stores planes (y, x), not an array of shape {tuple(shape)}")
-    _layout.plan_level((shape[0], shape[1]), dtype)  # the same types and bounds as streams
+    _layout.plan_level((shape[0], shape[1]), dtype, None, compression)  # the same types, bounds and codecs as streams
     longest, levels = max(shape), 1
     while pyramid and longest > SMALLEST:
         longest, levels = -(-longest // 2), levels + 1
@@ -141,11 +141,11 @@ def parse_level(document: dict[str, Any], levels: int, where: str) -> tuple[Plat
 
 
 def _compressors(spec: PlateImageSpec) -> list[dict[str, Any]]:
-    return []
+    return _layout._compressors(_layout.Level(spec.shape, spec.dtype, 1, spec.shape[0], spec.compression))
 
 
 def _compression_of(codecs: list[Any]) -> str:
-    return "none"
+    return "none" if len(codecs) == 1 else _layout._COMPRESSION_OF[codecs[1]["name"]]
 
 
 def state_document(extent: tuple[int, int, int]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from mutoscope.model.errors import ConfigError, DatasetExistsError, DatasetNotFoundError
 from mutoscope.model.filenames import Components, ParserLike
 from mutoscope.model.plate import PlateGeometry
-from mutoscope.storage import _files, _formats, _names
+from mutoscope.storage import _files, _formats, _layout, _names
 from mutoscope.storage.interface import Name, StorageBackend
-from mutoscope.storage.plate import _documents, _places, overview
+from mutoscope.storage.plate import _chunk, _documents, _places, overview
 from mutoscope.storage.plate._image import PlateImage
 from mutoscope.storage.plate._places import ImageKey, Place
 from mutoscope.storage.plate._plate import Plate, is_plate
@@ -45,6 +45,9 @@ class PlateBackend(StorageBackend):
         Whether to store smaller levels, down to 256 pixels.
     overview : bool
         Whether `close` makes the overview of the plate anew, if something was stored.
+    compression : str, optional
+        ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``: of each plane as a whole, for images that this store
+        makes.
     description : PlateDescription, optional
         All that is known of the plate; for a plate that is there already, see `describe`.
 
@@ -70,6 +73,7 @@ class PlateBackend(StorageBackend):
         z_step_um: float | None = None,
         pyramid: bool = True,
         overview: bool = True,
+        compression: str | None = None,
         description: PlateDescription | None = None,
     ) -> None:
         if address is None:
@@ -81,6 +85,7 @@ class PlateBackend(StorageBackend):
         self._given = description or PlateDescription(geometry=geometry, pixel_size_um=pixel_size_um, z_step_um=z_step_um)
         self.path = Path(os.path.abspath(address))
         self._pyramid, self._overview = pyramid, overview
+        self._compression = _layout.check_compression(compression)
         self._lock = threading.Lock()
         self._touched: set[ImageKey] = set()
         self._plate: Plate | None = None
@@ -201,7 +206,8 @@ class PlateBackend(StorageBackend):
         if kind != "array":
             raise ConfigError(f"{key!r}: a plate stores planes (y, x), not {_formats._WORDS[kind]}")
         try:
-            spec = _documents.plan_image(value.shape, value.dtype, pyramid=self._pyramid)
+            spec = _documents.plan_image(value.shape, value.dtype, pyramid=self._pyramid, compression=self._compression)
+            _chunk.check_possible(spec)
         except ConfigError as error:
             raise ConfigError(f"{key!r}: {error}") from None
         place = self._ready(said, key, spec)

@@ -16,8 +16,8 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError, DiskFullError
 from mutoscope.model.filenames import Components, NameParser, ParserLike, get_parser, names
 from mutoscope.model.plate import PlateGeometry
-from mutoscope.storage import _files, _names
-from mutoscope.storage.plate import _documents, _places, _tiff, overview
+from mutoscope.storage import _files, _layout, _names
+from mutoscope.storage.plate import _chunk, _documents, _places, _tiff, overview
 from mutoscope.storage.plate._documents import PlateImageSpec
 from mutoscope.storage.plate._image import PlateImage
 from mutoscope.storage.plate._places import ImageKey, Place
@@ -114,6 +114,7 @@ def import_plate(
     wells: int | None = None,
     pyramid: bool = True,
     with_overview: bool = True,
+    compression: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -135,6 +136,8 @@ def import_plate(
         How many the plate has, where the vendor's files do not say.
     pyramid, with_overview : bool
         Whether to store smaller levels, and the overview of the plate.
+    compression : str, optional
+        ``"none"``, ``"blosc-lz4"`` or ``"zstd"``.
     workers : int, optional
         Threads that read and write.
     progress : callable, optional
@@ -162,7 +165,7 @@ def import_plate(
     work = _Import(source, root, wells)
     work.look(filenames)
     work.find_places()
-    plate = work.open_plate(pyramid=pyramid, replace=overwrite)
+    plate = work.open_plate(_layout.check_compression(compression), pyramid=pyramid, replace=overwrite)
     work.store(plate, max(1, workers or min(4, os.cpu_count() or 1)), progress)
     plate.even_out(plate.images())
     if with_overview:
@@ -276,9 +279,9 @@ class _Import:
 
     # ------------------------------------------------------------------ the plate
 
-    def open_plate(self, *, pyramid: bool, replace: bool) -> Plate:
+    def open_plate(self, compression: str, *, pyramid: bool, replace: bool) -> Plate:
         """Make the plate with all its images, or open the one that is there and add what it lacks."""
-        specs = self._specs(pyramid)
+        specs = self._specs(pyramid, compression)
         if replace or not is_plate(self.root):
             return Plate.make(self.root, self.found.description, specs, replace=replace)
         plate = Plate(self.root)
@@ -293,7 +296,7 @@ class _Import:
             plate.ensure_extent(plate.ensure_image(key, spec), (t - 1, c - 1, 0 if key.projection else z - 1))
         return plate
 
-    def _specs(self, pyramid: bool) -> dict[ImageKey, PlateImageSpec]:
+    def _specs(self, pyramid: bool, compression: str) -> dict[ImageKey, PlateImageSpec]:
         """Return the geometry of each image: of its first plane that can be read, or that of the others if it has none."""
         specs: dict[ImageKey, PlateImageSpec] = {}
         for place, name in sorted(self.planes.items()):
@@ -302,9 +305,12 @@ class _Import:
             header = self.header(name)
             if header is not None:
                 with contextlib.suppress(ConfigError):  # told when its turn comes to be stored
-                    specs[place.image] = _documents.plan_image(header.shape, header.dtype, pyramid=pyramid)
+                    specs[place.image] = _documents.plan_image(
+                        header.shape, header.dtype, pyramid=pyramid, compression=compression
+                    )
         if not specs:
             raise DatasetError(f"{self.folder}: none of its {len(self.planes)} images can be read")
+        _chunk.check_possible(next(iter(specs.values())))
         usual = Counter(specs.values()).most_common(1)[0][0]
         for key in {place.image for place in self.planes} | self.found.expected:
             specs.setdefault(key, usual)
