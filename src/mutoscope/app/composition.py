@@ -96,6 +96,7 @@ class Parts:
     reserve_bytes: int
     settings: Mapping[str, Any]
     durability: str
+    compression: str | None
     environment: Mapping[str, dict[str, str]]
     restarts: Mapping[str, Restart]
     hang_report_s: float
@@ -124,7 +125,7 @@ class Parts:
             if not isinstance(source, SourceSettings):
                 raise ConfigError(f"source {name!r} is {source!r}, not a mutoscope.SourceSettings")
             if self.recorded:
-                _check_storable(f"source {name!r}", source.shape, source.dtype)
+                _check_storable(f"source {name!r}", source.shape, source.dtype, self.compression)
         if not (self.cameras or self.sources or self.workers):
             raise ConfigError("a scope needs a camera, a source or a worker")
 
@@ -207,7 +208,12 @@ class Parts:
                 raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
         folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
         return RecordSpec(
-            path=str(path), folder=str(folder), overwrite=self.overwrite, resume=self.resume, reserve_bytes=self.reserve_bytes
+            path=str(path),
+            folder=str(folder),
+            overwrite=self.overwrite,
+            resume=self.resume,
+            reserve_bytes=self.reserve_bytes,
+            compression=self.compression,
         )
 
     def _stream(
@@ -225,7 +231,7 @@ class Parts:
     def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
         shape, dtype = describe(camera)
         if record is not None:
-            _check_storable(f"camera {name!r}", shape, dtype)
+            _check_storable(f"camera {name!r}", shape, dtype, self.compression)
         rate = float(camera.rate_hz) or 30.0
         info = StreamInfo(
             name=name,
@@ -254,6 +260,7 @@ class Parts:
             "path": record.path,
             "reserve_bytes": record.reserve_bytes,
             "durability": self.durability,
+            "held_frames": stream.slots // 2,
         }
         return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
 
@@ -270,9 +277,9 @@ def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> Wor
     )
 
 
-def _check_storable(what: str, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+def _check_storable(what: str, shape: Sequence[int], dtype: npt.DTypeLike, compression: str | None) -> None:
     try:
-        storage.CameraLayout((int(shape[0]), int(shape[1])), dtype).level()
+        storage.CameraLayout((int(shape[0]), int(shape[1])), dtype, compression=compression).level()
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
 

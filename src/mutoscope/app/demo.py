@@ -63,6 +63,8 @@ class DemoSettings:
         A folder for the data set, or its own name if it ends in ``.zarr``; by default ``./mutoscope-data/<UTC stamp>``.
     overwrite : bool
         Replace a data set that stands there.
+    compression : str, optional
+        Of the data set; see `mutoscope.Scope`.
     shape : (y, x)
         Of the camera, in pixels.
     rate_hz : float
@@ -75,6 +77,7 @@ class DemoSettings:
     seconds: float | None = None
     out: Path | None = None
     overwrite: bool = False
+    compression: str | None = None
     shape: tuple[int, int] = (512, 512)
     rate_hz: float = 100.0
     seed: int = 0
@@ -111,5 +114,7 @@ def run_demo(
         shape=settings.shape, dtype="uint16", rate_hz=settings.rate_hz, seed=settings.seed, bead_intensity=BEAD_INTENSITY
     )
     record: Any = True if path is None else path
-    scope = Scope(camera=camera, workers=[SpotCounter], record=record, overwrite=settings.overwrite)
+    scope = Scope(
+        camera=camera, workers=[SpotCounter], record=record, overwrite=settings.overwrite, compression=settings.compression
+    )
     return session.record(scope, frames=settings.frames, seconds=settings.seconds, display=display, announce=announce)

@@ -38,6 +38,8 @@ class ReplaySettings:
         As for the demonstration.
     overwrite : bool
         Replace a data set that stands there.
+    compression : str, optional
+        Of the data set; see `mutoscope.Scope`.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class ReplaySettings:
     frames: int | None = None
     out: Path | None = None
     overwrite: bool = False
+    compression: str | None = None
 
     def __post_init__(self) -> None:
         session.check_length(self.frames, None)
@@ -76,7 +79,7 @@ def run_replay(
     target = session.dataset_path(settings.out, overwrite=settings.overwrite)
     camera = ReplayCamera(settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour)
     record: Any = True if target is None else target
-    scope = Scope(camera=camera, record=record, overwrite=settings.overwrite)
+    scope = Scope(camera=camera, record=record, overwrite=settings.overwrite, compression=settings.compression)
     replayed = camera.describe()["replayed"]
     notes = [f"replayed {replayed['kind']}, {replayed['frames']:,} frames"]
     if replayed["conversion"] is not None:

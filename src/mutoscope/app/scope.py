@@ -197,6 +197,9 @@ class Scope:
         Saved with the data, and shared with every worker as ``self.state.settings``.
     durability : {"process", "power"}
         What an acknowledged frame survives, see :mod:`mutoscope.storage`.
+    compression : str, optional
+        How frames are stored: ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``. Compressed ones are acknowledged
+        up to half a second later and hold their slots in the ring until then.
     environment : mapping of str to mapping
         Environment variables of single workers, by worker name (``{"Tracker": {"OMP_NUM_THREADS": "1"}}``).
     restarts : mapping of str to Restart
@@ -228,6 +231,7 @@ class Scope:
         reserve_bytes: int = DEFAULT_RESERVE,
         settings: Mapping[str, Any] | None = None,
         durability: str = "process",
+        compression: str | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         restarts: Mapping[str, Restart] | None = None,
         hang_report_s: float = 5.0,
@@ -249,6 +253,7 @@ class Scope:
             reserve_bytes=reserve_bytes,
             settings=dict(settings or {}),
             durability=durability,
+            compression=compression,
             environment={name: dict(variables) for name, variables in (environment or {}).items()},
             restarts=dict(restarts or {}),
             hang_report_s=hang_report_s,

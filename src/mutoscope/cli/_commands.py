@@ -44,6 +44,10 @@ Out = Annotated[
     Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default a new one in ./mutoscope-data."),
 ]
 
+Compression = Annotated[
+    str | None, Parameter(help="How frames are stored: none, blosc-lz4 or zstd. By default none, which is the fastest.")
+]
+
 
 @app.command
 def demo(
@@ -54,6 +58,7 @@ def demo(
     headless: Headless = False,
     json: Json = False,
     overwrite: Overwrite = False,
+    compression: Compression = None,
     shape: Annotated[tuple[int, int], Parameter(negative="", help="Of the camera: y x, in pixels.")] = (512, 512),
     rate_hz: Annotated[float, Parameter(help="Of the camera, in frames a second.")] = 100.0,
     seed: Annotated[int, Parameter(help="Of everything random in the simulation.")] = 0,
@@ -62,7 +67,14 @@ def demo(
     from mutoscope.app.demo import DemoSettings, run_demo
 
     settings = DemoSettings(
-        frames=frames, seconds=seconds, out=out, overwrite=overwrite, shape=shape, rate_hz=rate_hz, seed=seed
+        frames=frames,
+        seconds=seconds,
+        out=out,
+        overwrite=overwrite,
+        compression=compression,
+        shape=shape,
+        rate_hz=rate_hz,
+        seed=seed,
     )
     display = _display("mutoscope demo", headless, frames, seconds)
     return _finish(run_demo(settings, display=display, announce=_announce), json)
@@ -83,11 +95,21 @@ def replay(
     headless: Headless = False,
     json: Json = False,
     overwrite: Overwrite = False,
+    compression: Compression = None,
 ) -> int:
     """Send a data set through the camera path and record it again."""
     from mutoscope.app.replay import ReplaySettings, run_replay
 
-    settings = ReplaySettings(path=path, rate_hz=rate_hz, loop=loop, colour=colour, frames=frames, out=out, overwrite=overwrite)
+    settings = ReplaySettings(
+        path=path,
+        rate_hz=rate_hz,
+        loop=loop,
+        colour=colour,
+        frames=frames,
+        out=out,
+        overwrite=overwrite,
+        compression=compression,
+    )
     display = _display(f"mutoscope replay {path.name}", headless, frames, None)
     return _finish(run_replay(settings, display=display, announce=_announce), json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from mutoscope.runtime import Restart, Worker, control
 __all__ = ["RecorderWorker"]
 
 IDLE_S = 0.5
+PENDING_S = 0.05
 CHECK_S = 0.5
 LEASES = 4
 REPORT_EVERY = 8
@@ -34,8 +36,8 @@ ORPHANED_S = 1.0
 class RecorderWorker(Worker):
     """Stores the frames of one camera; it holds the camera rather than lose one.
 
-    A frame's slot is given back only after the frame is written. A successor of a killed recorder goes on after the last stored
-    ``frame_id``: nothing is written twice, nothing is left out.
+    A frame's slot is given back only after the frame is written and acknowledged. A successor of a killed recorder goes on
+    after the last stored ``frame_id``: nothing is written twice, nothing is left out.
 
     Attributes
     ----------
@@ -47,6 +49,9 @@ class RecorderWorker(Worker):
         The run ends in order when the file system has less room than this.
     durability : str
         ``"process"`` or ``"power"``, see :mod:`mutoscope.storage`.
+    held_frames : int
+        Of a compressed stream, frames are acknowledged together: at the latest when so many hold slots of the ring; 0: any
+        number.
     """
 
     kind = "recorder"
@@ -55,6 +60,7 @@ class RecorderWorker(Worker):
     path: str
     reserve_bytes: int = 0
     durability: str = "process"
+    held_frames: int = 0
 
     def setup(self) -> None:
         """Open the image of this camera, after its last stored frame, and take the reader's place."""
@@ -70,6 +76,8 @@ class RecorderWorker(Worker):
         self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
         self._reader.drain_orphaned()
         self._folder_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._taken: deque[tuple[int, int]] = deque()
+        """Id and time of frames that the writer has and has not acknowledged yet: they are not committed."""
         self._failed: str | None = None
         self._at_reserve = False
         self._refused: tuple[int, int, str] | None = None
@@ -78,13 +86,15 @@ class RecorderWorker(Worker):
     def step(self) -> None:
         """Store the next frame."""
         try:
-            frame = self._reader.next(timeout_s=IDLE_S)
+            frame = self._reader.next(timeout_s=PENDING_S if self._taken else IDLE_S)
         except FrameTimeoutError:
+            self._flush(timeout_s=0.0)
             self._report_refused()
             self._check_place()
             raise
         with frame:
             self._take(frame)
+        self._settle()
         if time.monotonic() > self._next_check:
             self._check_place()
 
@@ -94,41 +104,86 @@ class RecorderWorker(Worker):
             self._reader.commit(frame)  # stored by a predecessor that was killed before it could say so
             return
         if self._failed is not None:
-            self._refuse(frame, self._failed)
+            self._refuse(frame_id, self._failed)
             return
         if not self.state.saving:
-            self._refuse(frame, "saving_off")
+            self._refuse(frame_id, "saving_off")
             return
         self._report_refused()
         try:
-            self._store(frame)
+            receipt = self._store(frame)
         except ConfigError as error:
             self.log.error("%s: frame %d cannot be stored: %s", self.camera, frame_id, error)
-            self._refuse(frame, "unstorable")
-            return
-        except DiskFullError as error:
-            self._refuse(frame, "disk_full")
-            self._fail("disk_full", f"frame {frame_id} was not stored: {error}")
+            self._refuse(frame_id, "unstorable")
             return
         except (DatasetError, OSError) as error:
-            if not self._is_lost():
-                raise
-            self._refuse(frame, "dataset_lost")
-            self._fail("dataset_lost", f"frame {frame_id} was not stored: {error}")
+            self._give_up(error, frame_id)
             return
+        if receipt.acknowledged and not self._taken:
+            self._commit(frame_id, frame.utc_ns)
+            return
+        self._taken.append((frame_id, frame.utc_ns))
+        if 0 < self.held_frames <= len(self._taken):
+            self._flush(timeout_s=0.0)
+
+    def _commit(self, frame_id: int, utc_ns: int, count: int = 1) -> None:
+        """Give back the slots of stored frames, `frame_id` the newest of them."""
         kill_point("recorder.stored")
-        self._reader.commit(frame)
+        self._reader.commit(frame_id)
         kill_point("recorder.committed")
         row = self._host_or_raise().row
-        row.progress_a += 1
+        row.progress_a += count
         row.progress_b = frame_id
-        row.last_utc_ns = frame.utc_ns
+        row.last_utc_ns = utc_ns
 
-    def _store(self, frame: Frame) -> None:
+    def _settle(self) -> None:
+        """Commit what the writer has acknowledged since the last look."""
+        if not self._taken:
+            return
+        acknowledged, newest, count = self._writer.acknowledged_id, (0, 0), 0
+        while self._taken and self._taken[0][0] <= acknowledged:
+            newest = self._taken.popleft()
+            count += 1
+        if count:
+            self._commit(*newest, count)
+
+    def _flush(self, timeout_s: float | None = None) -> None:
+        """Have the writer acknowledge what it has; with a time-out of 0 it is only told to."""
+        if not self._taken:
+            return
+        try:
+            self._writer.flush(timeout_s)
+        except (DatasetError, OSError) as error:
+            self._give_up(error)
+        self._settle()
+
+    def _give_up(self, error: Exception, *frame_ids: int) -> None:
+        """Store nothing from now on: neither what the writer still had, nor `frame_ids`. Raise what is no end in order."""
+        if isinstance(error, DiskFullError):
+            reason = "disk_full"
+        elif self._is_lost():
+            reason = "dataset_lost"
+        else:
+            raise error
+        lost = [*self._refuse_taken(reason), *frame_ids]
+        for frame_id in frame_ids:
+            self._refuse(frame_id, reason)
+        self._fail(reason, f"frame {lost[0]} was not stored: {error}" if lost else str(error))
+
+    def _refuse_taken(self, reason: str) -> list[int]:
+        """Refuse the frames that the writer had and did not store; return their ids."""
+        self._settle()
+        lost = [frame_id for frame_id, _ in self._taken]
+        self._taken.clear()
+        for frame_id in lost:
+            self._refuse(frame_id, reason)
+        return lost
+
+    def _store(self, frame: Frame) -> storage.Receipt:
         array = frame.array
         if (array.shape, array.dtype) != self._form:
             self._change_form(array)
-        self._writer.append(
+        return self._writer.append(
             array,
             frame_id=frame.frame_id,
             tick=frame.tick,
@@ -141,6 +196,8 @@ class RecorderWorker(Worker):
     def _change_form(self, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
         storage.CameraLayout((array.shape[0], array.shape[1]), array.dtype).level()  # refuses what cannot be stored
+        self._writer.flush()
+        self._settle()
         self._writer.close()
         self._writer = storage.open_image_writer(
             self.path,
@@ -152,9 +209,9 @@ class RecorderWorker(Worker):
         )
         self._form = (array.shape, array.dtype)
 
-    def _refuse(self, frame: Frame, reason: str) -> None:
+    def _refuse(self, frame_id: int, reason: str) -> None:
         """Note a frame that will not be stored; it is reported before its slot is given back."""
-        frame_id = frame.frame_id
+        self._flush()  # those before it are committed first
         if self._refused is not None and self._refused[2] != reason:
             self._report_refused()
         first = self._refused[0] if self._refused is not None else frame_id
@@ -202,6 +259,7 @@ class RecorderWorker(Worker):
         if self._failed is not None:
             return
         if self._is_lost():
+            self._refuse_taken("dataset_lost")
             self._fail("dataset_lost", f"the data set {self.path} was moved or deleted while it was recorded")
             return
         if self._at_reserve or self.reserve_bytes <= 0:
@@ -222,6 +280,7 @@ class RecorderWorker(Worker):
                 break
             with frame:
                 self._take(frame)
+        self._flush()
         self._report_refused()
         try:
             self._writer.close()

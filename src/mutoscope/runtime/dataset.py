@@ -42,6 +42,7 @@ class DataSet:
                 dtype=stream.info.dtype,
                 rate_hz=stream.info.rate_hz,
                 pixel_size_um=stream.info.pixel_size_um,
+                compression=record.compression,
             )
             for stream in self._spec.streams
             if stream.recorder is not None

@@ -94,6 +94,7 @@ class RecordSpec(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = False
     resume: bool = False
     reserve_bytes: int = 0
+    compression: str | None = None
 
 
 class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
