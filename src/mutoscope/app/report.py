@@ -28,7 +28,8 @@ def check_dataset(path: Path) -> None:
     if any(os.path.lexists(path / name) for name in ("zarr.json", ".zgroup", ".zattrs")):
         return
     inside = sorted(each.name for each in path.iterdir() if each.suffix == ".zarr")
-    hint = f"did you mean {' or '.join(str(path / name) for name in inside[:3])}?" if inside else "it has no zarr.json or .zgroup"
+    names = " or ".join(str(path / name) for name in inside[:3])
+    hint = f"did you mean {names}?" if inside else "it has no zarr.json or .zgroup"
     raise DatasetNotFoundError(f"{path} is a folder, but no data set: {hint}")
 
 

@@ -52,6 +52,9 @@ class Owner(Protocol):
     def stalled(self, member: Member, now: float) -> tuple[float, int]:
         """For how many seconds a worker has held a camera without doing anything, and how many frames it is behind."""
 
+    def uncommitted(self, member: Member, now: float) -> tuple[float, int]:
+        """For how many seconds a worker has taken frames of a lossless reader without committing one, and how many."""
+
     def fail_start(self, error: BaseException) -> None:
         """The scope cannot start."""
 
@@ -308,15 +311,17 @@ class Crew:
             age = member.heartbeat_age_s() or 0.0
             stalled, behind = self._owner.stalled(member, now)
             quiet = max(age, stalled)
+            self._watch_commits(member, now)
             if quiet > self._spec.hang_report_s and member.state == "running":
                 member.set_state("not responding")
                 text = f"{member.name} (pid {member.child.pid}) has not responded for {quiet:.1f} s"
                 if age > CALM_S and member.child.stopped:
                     text += ": it is stopped (SIGSTOP)"
                 elif age <= CALM_S:
-                    text += f": it holds the camera and is {behind:,} frames behind"
+                    text = member.uncommitted or text + f": it holds the camera and is {behind:,} frames behind"
                 member.last_error = text
-                self._desk.note(logging.WARNING, text)
+                if text != member.uncommitted:
+                    self._desk.note(logging.WARNING, text)
                 self._changed(member)
             elif quiet < CALM_S and member.state == "not responding":
                 member.set_state("running")
@@ -325,6 +330,17 @@ class Crew:
             if member.spec.kind == "recorder" and quiet > CALM_S:
                 silent.append((member, quiet))
         return silent
+
+    def _watch_commits(self, member: Member, now: float) -> None:
+        """Say, once, that a worker takes frames and commits none: that it holds the camera, or loses them, follows from it."""
+        seconds, taken = self._owner.uncommitted(member, now)
+        if seconds > self._spec.hang_report_s and not member.uncommitted:
+            member.uncommitted = (
+                f"{member.name} has committed none of the {taken:,} frames it was given within {seconds:.1f} s: call "
+                "self.frames.commit(frame) when a frame is done with, or read with policy='latest'"
+            )
+            member.last_error = member.uncommitted
+            self._desk.note(logging.WARNING, member.uncommitted)
 
     # -- ending
 

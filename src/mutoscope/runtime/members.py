@@ -79,6 +79,7 @@ class Member:
     recovery_s: list[float] = field(default_factory=list)
     last_error: str = ""
     last_traceback: str = ""
+    uncommitted: str = ""
     kill_at: float | None = None
     term_at: float | None = None
     given_up: bool = False

@@ -34,6 +34,7 @@ class _Reader:
     held: bool = True
     progress: tuple[int, int] = (0, 0)
     progress_at: float = field(default_factory=time.monotonic)
+    first_taken_at: float | None = None
 
 
 class Stream:
@@ -196,6 +197,20 @@ class Stream:
             elif reader.command.policy in LOSSLESS and row.on_full == "block" and now - reader.progress_at > longest:
                 longest, behind = now - reader.progress_at, row.lag
         return longest, behind
+
+    def uncommitted(self, worker: str, now: float) -> tuple[float, int]:
+        """Return for how many seconds a lossless reader of `worker` has taken frames without committing one, and how many."""
+        longest, taken = 0.0, 0
+        rows = {statistics.row: statistics for statistics in self.ring.rows()}
+        for reader in self._of(worker):
+            row = rows[reader.row or 0]
+            if reader.command.policy not in LOSSLESS or row.done or row.group_done or row.progress < 2 or not reader.held:
+                reader.first_taken_at = None
+                continue
+            reader.first_taken_at = reader.first_taken_at or now
+            if now - reader.first_taken_at >= longest:
+                longest, taken = now - reader.first_taken_at, row.progress
+        return longest, taken
 
     def drained(self, worker: str) -> bool:
         """Tell whether every lossless reader of `worker` has done all that was published."""

@@ -265,6 +265,10 @@ class Supervisor:
         """For how many seconds a worker has held a camera without doing anything, and how many frames it is behind."""
         return max((stream.stalled(member.name, now) for stream in self.streams.values()), default=(0.0, 0))
 
+    def uncommitted(self, member: Member, now: float) -> tuple[float, int]:
+        """For how many seconds a worker has taken frames of a lossless reader without committing one, and how many."""
+        return max((stream.uncommitted(member.name, now) for stream in self.streams.values()), default=(0.0, 0))
+
     def member_died(self, member: Member, restarts: bool) -> None:
         """Give back what an ended worker held."""
         reason = "stopped" if self.phase == "stopping workers" else "worker_lost"
