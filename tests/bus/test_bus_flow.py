@@ -38,7 +38,7 @@ def post_many(program: bus.ThreadedEndpoint, data: bytes, to: str) -> None:
         program.post(Blob(data=data), to=to, timeout_s=0.3)
 
 
-def test_what_a_busy_worker_has_not_handled_is_bounded_and_the_rest_waits(hub: HubThread) -> None:
+def test_what_a_busy_worker_has_not_handled_is_bounded_and_the_rest_waits(hub: HubThread, no_lines: None) -> None:
     worker = Worker("slow")
     thread = EndpointThread(hub, "slow", worker, inbox_bytes=MIB)
     thread.pause()
@@ -61,7 +61,7 @@ def test_what_a_busy_worker_has_not_handled_is_bounded_and_the_rest_waits(hub: H
     thread.close()
 
 
-def test_replies_pass_a_full_inbox(hub: HubThread) -> None:
+def test_replies_pass_a_full_inbox(hub: HubThread, way: str) -> None:
     class Full:
         endpoint: bus.Endpoint
         answer: object = None
@@ -88,7 +88,7 @@ def test_replies_pass_a_full_inbox(hub: HubThread) -> None:
     tracker.close()
 
 
-def test_held_deliveries_are_forgotten_with_their_senders_patience(hub: HubThread) -> None:
+def test_held_deliveries_are_forgotten_with_their_senders_patience(hub: HubThread, no_lines: None) -> None:
     thread = EndpointThread(hub, "slow", Worker("slow"), inbox_bytes=MIB)
     tracker = EndpointThread(hub, "tracker", Worker("tracker"))
     thread.pause()
@@ -124,7 +124,7 @@ def test_a_slow_subscriber_gets_the_newest_value_and_the_count(hub: HubThread, c
     slow.close()
 
 
-def test_many_threads_of_the_program_call_at_once(hub: HubThread) -> None:
+def test_many_threads_of_the_program_call_at_once(hub: HubThread, way: str) -> None:
     threads = [EndpointThread(hub, name, Worker(name)) for name in ("left", "right")]
     wrong: list[object] = []
     with hub.client() as program:
@@ -145,7 +145,7 @@ def test_many_threads_of_the_program_call_at_once(hub: HubThread) -> None:
         thread.close()
 
 
-def test_a_thread_that_waits_long_does_not_keep_the_others(hub: HubThread) -> None:
+def test_a_thread_that_waits_long_does_not_keep_the_others(hub: HubThread, way: str) -> None:
     thread = EndpointThread(hub, "left", Worker("left"))
     other = EndpointThread(hub, "right", Worker("right"))
     with hub.client() as program:
@@ -164,7 +164,7 @@ def test_a_thread_that_waits_long_does_not_keep_the_others(hub: HubThread) -> No
     other.close()
 
 
-def test_closing_wakes_whoever_waits(hub: HubThread) -> None:
+def test_closing_wakes_whoever_waits(hub: HubThread, way: str) -> None:
     thread = EndpointThread(hub, "left", Worker("left"))
     program = hub.client()
     failures: list[str] = []

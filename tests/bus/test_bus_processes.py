@@ -26,7 +26,7 @@ def test_a_request_goes_to_the_worker_and_back(hub: HubThread) -> None:
         assert program.request(Echo(value=3), to="tracker") == 3
 
 
-def test_ten_megabytes_there_and_back_as_bytes_and_as_an_array(hub: HubThread) -> None:
+def test_ten_megabytes_there_and_back_as_bytes_and_as_an_array(hub: HubThread, way: str) -> None:
     hub.spawn("tracker")
     data = os.urandom(10_000_000)
     pixels = np.arange(5_000_000, dtype=np.uint16).reshape(2000, 2500)
@@ -46,7 +46,7 @@ def test_what_is_larger_than_a_message_is_refused_here_and_there(hub: HubThread)
         assert program.request(Echo(value=1)) == 1
 
 
-def test_twenty_thousand_commands_in_both_directions_at_once_from_within_handlers(hub: HubThread) -> None:
+def test_twenty_thousand_commands_in_both_directions_at_once_from_within_handlers(hub: HubThread, way: str) -> None:
     hub.spawn("left", "right")
     with hub.client("one") as one, hub.client("two") as two:
         counts = []
@@ -69,7 +69,7 @@ def test_twenty_thousand_commands_in_both_directions_at_once_from_within_handler
     assert max(peaks) < 2 * 8 * 1024 * 1024
 
 
-def test_posted_bursts_arrive_whole_and_in_order(hub: HubThread) -> None:
+def test_posted_bursts_arrive_whole_and_in_order(hub: HubThread, way: str) -> None:
     hub.spawn("left", "right")
     with hub.client() as program:
 
@@ -87,9 +87,10 @@ def test_posted_bursts_arrive_whole_and_in_order(hub: HubThread) -> None:
         assert program.request(Ticks(), to="right") == (20_000, True)
 
 
-def test_a_killed_worker_fails_what_it_was_to_answer_at_once(hub: HubThread) -> None:
+def test_a_killed_worker_fails_what_it_was_to_answer_at_once(hub: HubThread, way: str) -> None:
     (child,) = hub.spawn("tracker")
     with hub.client() as program:
+        assert program.request(Echo(value=1)) == 1
         failures = []
 
         def ask() -> None:
@@ -102,7 +103,8 @@ def test_a_killed_worker_fails_what_it_was_to_answer_at_once(hub: HubThread) -> 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda: hub.do(lambda: hub.hub.statistics()["tracker"].outstanding) == 3)
+        until(lambda: program.statistics().pending == 3)
+        assert program.statistics().lines == (way == "lines")
         child.kill()
         for thread in threads:
             thread.join(10.0)
@@ -186,7 +188,7 @@ def test_a_worker_outlives_nobody_without_noticing(hub: HubThread) -> None:
     assert child.wait(10.0) == 0
 
 
-def test_a_stopped_worker_holds_up_nobody_else(hub: HubThread) -> None:
+def test_a_stopped_worker_holds_up_nobody_else(hub: HubThread, way: str) -> None:
     stuck, _ = hub.spawn("stuck", "free")
     stuck.send_signal(signal.SIGSTOP)
     with hub.client() as program:

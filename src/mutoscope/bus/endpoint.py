@@ -12,7 +12,7 @@ from typing import Any
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest, manifest
 from mutoscope.bus.connection import Connection, close_fds
-from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
 from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
@@ -47,7 +47,7 @@ class Endpoint:
         self, sock: socket.socket, name: str, *, window_bytes: int = WINDOW_BYTES, inbox_bytes: int = INBOX_BYTES
     ) -> None:
         self._connection = Connection(sock)
-        self._session = Session(self._connection, name, window_bytes, inbox_bytes, takes_lines=True)
+        self._session = Session(self._connection, name, window_bytes, inbox_bytes)
         self._lines = self._session.lines
         self._owners: list[object] = []
         self._handling = False
@@ -192,7 +192,8 @@ class Endpoint:
 
         It waits only while `window_bytes` are on their way.
         """
-        pending, packed = self._session.call(SEND, command, to, timeout_s)
+        name, content = self._session.encode(command)
+        pending, packed = self._session.call(SEND, name, content, to, timeout_s)
         pending.posted = True
         self._session.posted.add(pending.number)
         try:
@@ -295,7 +296,8 @@ class Endpoint:
         session = self._session
         if kind == BROADCAST and session.posted:  # these may be on lines, and none may be overtaken
             self._wait(lambda: not session.posted, time.monotonic() + timeout_s)
-        pending, packed = session.call(kind, command, to, timeout_s, wants_fds)
+        name, content = session.encode(command)
+        pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)
         try:
             self._ask(pending, packed, timeout_s)
             remaining = timeout_s
@@ -332,13 +334,8 @@ class Endpoint:
             if pending.done:
                 return
             if not window.has_room:
-                raise self._still_full(pending.command, window, timeout_s)
+                raise window.still_full(pending.command, timeout_s)
         self._lines.ask(pending, packed)
-
-    def _still_full(self, what: str, window: Window, timeout_s: float) -> CommandTimeoutError:
-        return CommandTimeoutError(
-            f"{what} was not sent: {window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
-        )
 
     def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
         """Send a message that counts against the window, as soon as that has room."""
@@ -348,7 +345,7 @@ class Endpoint:
         if window.charged - window.credited >= window.limit:
             if not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
                 self._session.check_open()
-                raise self._still_full(what, window, timeout_s)
+                raise window.still_full(what, timeout_s)
             self._session.check_open()
         if not self._connection.send(packed):
             self._flush()

@@ -178,6 +178,11 @@ class Exchange:
         if note is not None:
             note(record)
 
+    def drain_all(self) -> None:
+        """Collect the records of every process: what the hub notes next comes after them."""
+        for peer in list(self._records):
+            self.drain(peer)
+
     def drain(self, peer: Peer) -> None:
         """Collect the records of a process."""
         records, note = self._records.get(peer), self._note()
@@ -206,8 +211,7 @@ class Exchange:
             if line.ended_at is not None and line.ended_at + _WORD_S <= now:
                 self._end(line, "the line to it broke")
         if self._next_drain is not None and self._next_drain <= now:
-            for peer in list(self._records):
-                self.drain(peer)
+            self.drain_all()
             self._next_drain = now + DRAIN_S if self._records else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mutoscope.model.errors import CommandTimeoutError
+
 __all__ = ["INBOX_BYTES", "LINE_BYTES", "WINDOW_BYTES", "CreditAccount", "Window"]
 
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -49,6 +51,12 @@ class Window:
         """Count bytes that were taken up; False when more come back than went."""
         self.credited += size
         return size >= 0 and self.in_flight >= 0
+
+    def still_full(self, what: str, timeout_s: float) -> CommandTimeoutError:
+        """Return the error for a message that found no room in so many seconds."""
+        return CommandTimeoutError(
+            f"{what} was not sent: {self.in_flight:,} bytes are still on their way after {timeout_s:g} s"
+        )
 
 
 class CreditAccount:

@@ -689,19 +689,7 @@ class Hub:
 
     def _conclude(self, target: Peer, entry: Outstanding, outcome: str) -> None:
         if self.on_call is not None:
-            now = time.monotonic()
-            self.on_call(
-                CallRecord(
-                    entry.sender,
-                    target.name,
-                    entry.command,
-                    entry.kind,
-                    now - entry.started,
-                    outcome,
-                    entry.payload,
-                    time.time_ns(),
-                )
-            )
+            self._audit(entry.sender, target.name, entry.command, entry.kind, entry.started, outcome, entry.payload)
 
     def _note(
         self,
@@ -715,9 +703,13 @@ class Hub:
     ) -> None:
         if self.on_call is not None:
             outcome = "ok" if error is None else f"{type(error).__name__}: {error}"
-            content = b"" if packed is None else bytes(packed)
-            took = time.monotonic() - started
-            self.on_call(CallRecord(sender, target, command, kind, took, outcome, content, time.time_ns()))
+            self._audit(sender, target, command, kind, started, outcome, b"" if packed is None else bytes(packed))
+
+    def _audit(self, sender: str, target: str, command: str, kind: int, started: float, outcome: str, content: bytes) -> None:
+        assert self.on_call is not None
+        self._exchange.drain_all()
+        took = time.monotonic() - started
+        self.on_call(CallRecord(sender, target, command, kind, took, outcome, content, time.time_ns()))
 
 
 def _permit(peer: Peer, spec: HandlerSpec) -> None:

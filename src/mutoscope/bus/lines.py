@@ -107,14 +107,15 @@ class Lines:
         events = self._poller.poll(timeout_s if timeout_s < TICK_S else TICK_S, _EVENTS)
         if len(events) > 1:
             events.sort(key=self._after_hub)
-        for fd, mask in events:
-            if fd == self._hub:
-                if hear_hub():
-                    return
-                continue
-            end = self._ends.get(fd)
-            if end is not None:
-                self._ready(end, mask)
+        with self._session.sending:
+            for fd, mask in events:
+                if fd == self._hub:
+                    if hear_hub():
+                        return
+                    continue
+                end = self._ends.get(fd)
+                if end is not None:
+                    self._ready(end, mask)
 
     def _after_hub(self, event: tuple[int, int]) -> bool:
         return event[0] != self._hub
@@ -225,6 +226,7 @@ class Lines:
                 if type(message) is wire.Credit:
                     if not line.window.credit(message.size):
                         raise MalformedError(f"it credited {message.size:,} bytes too many")
+                    session.credits += 1
                     continue
                 pending = line.waiting.pop(message.id, None)
                 if pending is None:

@@ -102,13 +102,9 @@ class Session:
         This process's name in the scope.
     window_bytes, inbox_bytes : int
         What may be on its way to the hub, and what is taken without having been handled.
-    takes_lines : bool
-        Whether it takes lines to and from other processes.
     """
 
-    def __init__(
-        self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int, *, takes_lines: bool = False
-    ) -> None:
+    def __init__(self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int) -> None:
         self.connection = connection
         self.name = name
         self.window = Window(window_bytes)
@@ -124,10 +120,9 @@ class Session:
         self.closed = False
         self.peer_closed = False
         self.close_reason = ""
-        self.fd_calls: set[int] = set()  # unanswered calls that want descriptors; while there are any, reads keep them
+        self.credits = 0  # how often a window got room again
+        self.sending = threading.RLock()  # held to choose the way of a call and send it, and to change the ways
         self.lines = Lines(self)
-        self._routes = self.lines.routes
-        self._takes_lines = takes_lines
         self._reply_types: dict[type[Command], tuple[int, Any]] = {}
         self._limit = inbox_bytes
         self._credit = CreditAccount(inbox_bytes)
@@ -169,7 +164,7 @@ class Session:
 
     def hello(self, manifest: Manifest) -> bytes:
         """Return the first message."""
-        return wire.pack(wire.hello(self.name, self._limit, manifest, self._takes_lines))
+        return wire.pack(wire.hello(self.name, self._limit, manifest))
 
     def check_open(self) -> None:
         """Raise unless calls are possible."""
@@ -180,23 +175,24 @@ class Session:
         if not self.welcomed:
             raise ScopeStateError(f"{self.name} has not said hello on the bus yet")
 
-    def call(
-        self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False
-    ) -> tuple[Pending, bytes]:
-        """Return what will hold the answer, and the message to send; the answer is expected from now on."""
+    def encode(self, command: Command) -> tuple[str, msgspec.Raw]:
+        """Return a command's name and content; raises unless calls are possible."""
         if not self.open:
             self.check_open()
         name = message_name(type(command))
-        packed = msgspec.Raw(payload.encode(command, name))
+        return name, msgspec.Raw(payload.encode(command, name))
+
+    def call(
+        self, kind: int, name: str, content: msgspec.Raw, to: str | None, timeout_s: float, wants_fds: bool = False
+    ) -> tuple[Pending, bytes]:
+        """Return what will hold the answer, and the message to send; the answer is expected from now on."""
         number = next(self._numbers)
         pending = self.pending[number] = Pending(number, name, kind)
-        line = self._routes.get((name, to))
-        if line is not None and kind != BROADCAST:
-            pending.line, pending.started, pending.asked = line, time.monotonic(), packed
-            return pending, wire.pack(wire.Ask(number, kind, name, timeout_s, packed))
-        if wants_fds:
-            self.fd_calls.add(number)
-        return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, packed, wants_fds))
+        line = self.lines.routes.get((name, to))
+        if line is None or kind == BROADCAST:
+            return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, content, wants_fds))
+        pending.line, pending.started, pending.asked = line, time.monotonic(), content
+        return pending, wire.pack(wire.Ask(number, kind, name, timeout_s, content))
 
     def event(self, event: Event) -> bytes:
         """Return the message that publishes an event."""
@@ -283,8 +279,6 @@ class Session:
         self._late += 1
 
     def _line(self, message: wire.Line | wire.Accept | wire.Routes | wire.Cut, size: int) -> None:
-        if not self._takes_lines:
-            raise MalformedError(f"{self.name} takes no lines")
         if isinstance(message, wire.Line):
             self.lines.offered(message, self.connection)
         elif isinstance(message, wire.Accept):
@@ -297,8 +291,6 @@ class Session:
     def _answered(self, message: wire.Answer, size: int) -> None:
         fds = self.connection.take_fds(message.fds) if message.fds else []
         pending = self.pending.get(message.id)
-        if self.fd_calls:
-            self.fd_calls.discard(message.id)
         if pending is None:
             self._late += 1
             close_fds(fds)
@@ -314,7 +306,6 @@ class Session:
 
     def _failed(self, message: wire.Failure, size: int) -> None:
         pending = self.pending.get(message.id)
-        self.fd_calls.discard(message.id)
         if pending is None:
             self._late += 1
             return
@@ -399,6 +390,7 @@ class Session:
     def _credited(self, message: wire.Credit, size: int) -> None:
         if not self.window.credit(message.size):
             raise MalformedError(f"the supervisor credited {message.size:,} bytes too many")
+        self.credits += 1
 
     def _problem(self, message: wire.Problem, size: int) -> None:
         self._problems += 1

@@ -12,7 +12,7 @@ from typing import Any
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest
 from mutoscope.bus.connection import Connection, close_fds
-from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
 from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.session import wake as release
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
@@ -48,7 +48,7 @@ class ThreadedEndpoint:
         self._connection = Connection(sock)
         self._session = Session(self._connection, name, window_bytes, inbox_bytes)
         self._reading = threading.Lock()  # held by the thread that reads the socket and changes the session by it
-        self._sending = threading.RLock()  # held by the thread that writes the socket
+        self._sending = self._session.sending  # held by the thread that writes a socket
         self._waiting_lock = threading.Lock()
         self._waiting: dict[threading.Lock, None] = {}
         self._stop = threading.Event()
@@ -117,14 +117,7 @@ class ThreadedEndpoint:
 
     def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
         """As :meth:`send`, without waiting for the receipt: for bursts. :meth:`flush` waits for all of them."""
-        pending, packed = self._session.call(SEND, command, to, timeout_s)
-        pending.posted = True
-        self._session.posted.add(pending.number)
-        try:
-            self._charge(packed, timeout_s, pending.command)
-        except Exception:
-            self._session.forget(pending)
-            raise
+        self._ask(SEND, command, to, timeout_s)
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every posted command has been received; raises the first error since the last flush."""
@@ -139,7 +132,7 @@ class ThreadedEndpoint:
 
     def publish(self, event: Event, timeout_s: float = 10.0) -> None:
         """Publish an event to whoever subscribed, now or later."""
-        self._charge(self._session.event(event), timeout_s, type(event).__name__)
+        self._publish(self._session.event(event), type(event).__name__, timeout_s)
 
     def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Have `callback(event)` run in the dispatching thread for each event of this class; the last value comes at once."""
@@ -189,35 +182,73 @@ class ThreadedEndpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
-        deadline = time.monotonic() + timeout_s
+        session, deadline = self._session, time.monotonic() + timeout_s
+        if kind == BROADCAST and session.posted:  # these may be on lines, and none may be overtaken
+            self._wait(lambda: not session.posted, _taken_lock(), deadline)
         wake = _taken_lock()
-        pending, packed = self._session.call(kind, command, to, timeout_s, wants_fds)
-        pending.wake = wake
+        pending = self._ask(kind, command, to, timeout_s, wants_fds, wake)
         try:
-            self._charge(packed, timeout_s, pending.command)
             if not self._wait(lambda: pending.done, wake, deadline):
-                self._session.check_open()
+                session.check_open()
                 if kind != BROADCAST:
                     pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
+                    session.lines.report(pending, "timeout")
+                    self._push()
         finally:
             if not pending.done:
-                self._session.forget(pending)
+                session.forget(pending)
         return pending
 
-    def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
+    def _ask(
+        self,
+        kind: int,
+        command: Command,
+        to: str | None,
+        timeout_s: float,
+        wants_fds: bool = False,
+        wake: threading.Lock | None = None,
+    ) -> Pending:
+        """Send a call on its line, or through the hub, as soon as there is room for it. Without `wake` it is posted."""
+        session, deadline = self._session, time.monotonic() + timeout_s
+        name, content = session.encode(command)
+
+        def find_window() -> Window:
+            line = None if kind == BROADCAST else session.lines.routes.get((name, to))
+            return session.window if line is None else line.window
+
+        def has_room() -> bool:
+            return find_window().has_room
+
+        while True:
+            with self._sending:
+                session.check_open()
+                if has_room():
+                    pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)
+                    pending.wake, pending.posted = wake, wake is None
+                    if pending.posted:
+                        session.posted.add(pending.number)
+                    if pending.line is None:
+                        session.window.charge(len(packed))
+                        self._transmit(packed)
+                    else:
+                        session.lines.ask(pending, packed)
+                    return pending
+            if not self._wait(has_room, _taken_lock(), deadline):
+                session.check_open()
+                raise find_window().still_full(name, timeout_s)
+
+    def _publish(self, packed: bytes, what: str, timeout_s: float) -> None:
         session, deadline = self._session, time.monotonic() + timeout_s
         while True:
-            if not session.window.has_room and not self._wait(lambda: session.window.has_room, _taken_lock(), deadline):
-                session.check_open()
-                raise CommandTimeoutError(
-                    f"{what} was not sent: {session.window.in_flight:,} bytes are still on their way after {timeout_s:g} s"
-                )
             with self._sending:
                 session.check_open()
                 if session.window.has_room:
                     session.window.charge(len(packed))
                     self._transmit(packed)
                     return
+            if not self._wait(lambda: session.window.has_room, _taken_lock(), deadline):
+                session.check_open()
+                raise session.window.still_full(what, timeout_s)
 
     def _transmit(self, packed: bytes) -> None:
         if not self._connection.send(packed):
@@ -281,12 +312,12 @@ class ThreadedEndpoint:
     def _read(self, timeout_s: float) -> None:
         """Read once; only for the thread that holds `_reading`."""
         session = self._session
-        in_flight = session.window.in_flight
+        before = session.credits
         queued = len(session.inbox)
         session.lines.wait(timeout_s, self._hear_hub)
         if session.outgoing:
             self._push()
-        if session.window.in_flight < in_flight or session.peer_closed:
+        if session.credits != before or session.peer_closed:
             self._wake_one(everybody=True)
         if len(session.inbox) > queued:
             with self._jobs:
@@ -295,11 +326,8 @@ class ThreadedEndpoint:
     def _hear_hub(self) -> bool:
         connection, session = self._connection, self._session
         try:
-            bodies = connection.receive(with_fds=bool(session.fd_calls))
-            if bodies:
-                session.hear(bodies)
-            if connection.loose_fds:
-                connection.check_loose_fds()
+            session.hear(connection.receive(with_fds=True))
+            connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
         if connection.ended is not None and not session.closed:

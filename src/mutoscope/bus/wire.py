@@ -389,6 +389,6 @@ def opening_version(body: Body, tag: int) -> int | None:
     return opening.version if opening.tag == tag else None
 
 
-def hello(name: str, inbox_bytes: int, manifest: Manifest, lines: bool = False) -> Hello:
+def hello(name: str, inbox_bytes: int, manifest: Manifest) -> Hello:
     """Return this process's first message."""
-    return Hello(WIRE_VERSION, name, os.getpid(), inbox_bytes, manifest, lines)
+    return Hello(WIRE_VERSION, name, os.getpid(), inbox_bytes, manifest, lines=True)
