@@ -528,3 +528,28 @@ def test_child_that_dies_before_it_opens_the_reader(ring: FrameRing) -> None:
     reader.close()
     assert ring.rows() == []
     publish(writer, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("tick", -1, "a frame's tick is a whole number from 0 to 2\\*\\*64 - 1, not -1"),
+        ("tick", 2**64, "a frame's tick is a whole number from 0"),
+        ("tick", 1.5, "a frame's tick is a whole number from 0 to 2\\*\\*64 - 1, not 1.5"),
+        ("utc_ns", 2**63, "a frame's utc_ns is a whole number of nanoseconds"),
+        ("monotonic_ns", "now", "a frame's monotonic_ns is a whole number of nanoseconds below 2\\*\\*63, not 'now'"),
+        ("exposure_ms", "long", "a frame's exposure_ms is a number, not 'long'"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused_by_name_and_cost_no_id(name: str, value: object, words: str) -> None:
+    image = np.zeros((4, 4), "uint8")
+    with FrameRing(slots=4, slot_bytes=64) as ring, ring.writer() as writer:
+        with pytest.raises(ConfigError, match=words):
+            writer.push(image, **{name: value})  # type: ignore[arg-type]
+        slot = writer.try_claim((4, 4), "uint8")
+        assert slot is not None
+        setattr(slot, name, value)
+        with pytest.raises(ConfigError, match=words):
+            writer.publish(slot)
+        assert writer.push(image, tick=2**64 - 1, utc_ns=-1) == 1
+        assert ring.statistics().slots_used == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ __all__ = ["Parts", "SourceSettings"]
 MEMORY_SHARE = 0.25
 MIN_SLOTS = 16
 DURABILITIES = ("process", "power")
+FILES, FILES_OF_STREAM, FILES_OF_WORKER = 40, 28, 4
+"""Descriptors of the supervisor, at the least: its own, those of a ring, those of a worker and of its start."""
 RESERVED = ("program", "supervisor")
 
 
@@ -126,6 +129,8 @@ class Parts:
                 raise ConfigError(f"source {name!r} is {source!r}, not a mutoscope.SourceSettings")
             if self.recorded:
                 _check_storable(f"source {name!r}", source.shape, source.dtype, self.compression)
+        for key, value in self.settings.items():
+            _check_setting(key, value)
         if not (self.cameras or self.sources or self.workers):
             raise ConfigError("a scope needs a camera, a source or a worker")
 
@@ -178,6 +183,7 @@ class Parts:
         for spec in specs:
             if spec.moves and spec.restart.mode == "always":
                 raise ConfigError(f"{spec.name} can move: its restart mode is 'consent' or 'never', not 'always'")
+        _check_files(len(streams), len(specs))
         return ScopeSpec(
             name=Path(record.path).name if record is not None else f"scope-{os.getpid()}",
             streams=streams,
@@ -282,6 +288,28 @@ def _check_storable(what: str, shape: Sequence[int], dtype: npt.DTypeLike, compr
         storage.CameraLayout((int(shape[0]), int(shape[1])), dtype, compression=compression).level()
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
+
+
+def _check_files(streams: int, workers: int) -> None:
+    """Raise ConfigError where the limit of open files is too low for the supervisor, or for a camera or recorder."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = FILES + FILES_OF_STREAM * streams + FILES_OF_WORKER * workers
+    if limit != resource.RLIM_INFINITY and limit < need:
+        raise ConfigError(
+            f"the limit of open files is {limit}, and this scope needs {need}: raise it before you start your program, "
+            "with: ulimit -n 4096"
+        )
+
+
+def _check_setting(key: Any, value: Any) -> None:
+    """Raise ConfigError unless a setting can travel to every worker and be saved with the data."""
+    if not isinstance(key, str):
+        raise ConfigError(f"the name of a setting is text, not {key!r}")
+    try:
+        msgspec.json.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        plain = "numbers, text, lists, dicts with names, True, False and None"
+        raise ConfigError(f"settings[{key!r}] cannot be saved: {error}; settings hold {plain}") from error
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

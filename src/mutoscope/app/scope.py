@@ -31,7 +31,7 @@ from mutoscope.model.errors import (
 )
 from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
 from mutoscope.runtime.client import ScopeClient
-from mutoscope.runtime.processes import describe_exit
+from mutoscope.runtime.processes import describe_exit, out_of_files
 from mutoscope.runtime.spec import ScopeState
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 DEFAULT_RESERVE = 256 * 1024 * 1024
 START_MARGIN_S = 10.0
 PROGRESS_S = 0.1
+HINT_S = 3.0
 FOREVER_S = 1e9
 
 observers: list[Callable[[Scope], None]] = []
@@ -297,10 +298,12 @@ class Scope:
             client.subscribe(control.Notice, lambda event: _warn(event.level, event.text))
             client.subscribe(control.LogLine, lambda event: _warn(event.level, f"{event.worker}: {event.text}"))
             client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
-        except BaseException:
+        except BaseException as error:
             if client is not None:
                 client.stop(now=True)
                 client.close()
+            if (told := out_of_files(error)) is not None:
+                raise told from error
             raise
         self._client = client
         for observer in observers:
@@ -366,6 +369,9 @@ class Scope:
     ) -> AcquisitionResult:
         """Acquire so many frames of each camera, or for so long; returns when they are stored.
 
+        Frames of a source are pushed by another thread of this program meanwhile. What is pushed without an acquisition is
+        stored as well.
+
         Parameters
         ----------
         frames : int, optional
@@ -373,7 +379,7 @@ class Scope:
         seconds : float, optional
             Duration instead of a number; neither: until the camera has no more (a replay), or :meth:`stop_acquisition`.
         timeout_s : float, optional
-            Give up waiting (the acquisition goes on) with :class:`TimeoutError`.
+            Give up waiting (the acquisition goes on) with :class:`TimeoutError`, which says what it waited for.
         on_progress : callable, optional
             Called about ten times a second.
 
@@ -393,6 +399,8 @@ class Scope:
         if frames is not None and seconds is not None:
             raise ConfigError("give either frames= or seconds=, not both")
         began = time.monotonic()
+        before = self._produced() if self._parts.sources or timeout_s is not None else {}
+        hint_at = began + HINT_S if self._parts.sources and seconds is None else math.inf
         number = self.start_acquisition(frames, seconds=seconds)
         ends = None if seconds is None else began + seconds
         try:
@@ -404,7 +412,13 @@ class Scope:
                     ends = None
                     self.stop_acquisition()
                 if timeout_s is not None and now - began > timeout_s:
-                    raise errors.CommandTimeoutError(f"the acquisition did not end within {timeout_s:g} s; it goes on")
+                    waits = self._waits_for(frames, before)
+                    raise errors.CommandTimeoutError(
+                        f"the acquisition did not end within {timeout_s:g} s; it goes on, and waits for {waits}"
+                    )
+                if now > hint_at:
+                    hint_at = math.inf
+                    self._hint_at_sources(frames, before)
         except KeyboardInterrupt:
             self.stop_acquisition()  # an interrupted cell of a notebook leaves no camera running
             raise
@@ -442,6 +456,32 @@ class Scope:
         self._check_space(frames, seconds, cameras)
         number: int = self._ask(control.StartAcquisition(frames=frames, streams=tuple(cameras)), timeout_s=60.0)
         return number
+
+    def _produced(self) -> dict[str, int]:
+        return {name: camera["produced"] for name, camera in self.ledger.cameras.items()}
+
+    def _waits_for(self, frames: int | None, before: Mapping[str, int]) -> str:
+        """What an acquisition has not got yet, in words."""
+        missing = []
+        for name, produced in self._produced().items():
+            got = produced - before.get(name, 0)
+            if frames is None or got < frames:
+                kind = "source" if name in self._parts.sources else "camera"
+                count = f"{got:,} frames so far" if frames is None else f"{got:,} of {frames:,} frames"
+                missing.append(f"{kind} {name!r} ({count})")
+        return ", ".join(missing) or "what is in flight to be stored"
+
+    def _hint_at_sources(self, frames: int | None, before: Mapping[str, int]) -> None:
+        """Tell whoever waits for sources that nobody fills how they are filled."""
+        produced = self._produced()
+        if any(produced[name] != before.get(name, 0) for name in self._parts.sources):
+            return
+        log.warning(
+            "acquire() waits for %s; nothing has been pushed for %g s: push from another thread while it waits, or push "
+            "without acquire(), which stores the frames as well",
+            self._waits_for(frames, before),
+            HINT_S,
+        )
 
     def stop_acquisition(self) -> None:
         """Stop the cameras, the last one first; frames in flight are still stored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import assert_spawning, get_spawning_popen
@@ -26,6 +27,13 @@ __all__ = ["FrameWriter", "Slot"]
 KIND = "ring writer"
 _WAIT_SLICE_S = 0.5
 _KINDS = "biufc"
+_FIELDS = {
+    "tick": "a whole number from 0 to 2**64 - 1",
+    "monotonic_ns": "a whole number of nanoseconds below 2**63",
+    "utc_ns": "a whole number of nanoseconds below 2**63",
+    "exposure_ms": "a number",
+    "index": "four whole numbers of 32 bits",
+}
 
 
 class Slot:
@@ -252,25 +260,7 @@ class FrameWriter:
             np.copyto(self._view(number, shape, dtype), array)
             if index is None:
                 index = UNPLACED
-            _pack_header(
-                self._header,
-                0,
-                0,
-                tick,
-                monotonic_ns or 0,
-                utc_ns or 0,
-                exposure_ms,
-                shape[0],
-                shape[1],
-                _code(dtype),
-                index.t,
-                index.c,
-                index.z,
-                index.position,
-                len(user),
-                0,
-                user,
-            )
+            self._fill_header(shape, dtype, tick, monotonic_ns or 0, utc_ns or 0, exposure_ms, index, user)
         except BaseException:
             native.writer_discard(context, number)
             raise
@@ -324,31 +314,33 @@ class FrameWriter:
         try:
             if len(user) > USER_BYTES:
                 raise _user_too_long(user)
-            _pack_header(
-                self._header,
-                0,
-                0,
-                slot.tick,
-                slot.monotonic_ns,
-                slot.utc_ns,
-                slot.exposure_ms,
-                shape[0],
-                shape[1],
-                _code(slot._dtype),
-                index.t,
-                index.c,
-                index.z,
-                index.position,
-                len(user),
-                0,
-                user,
-            )
+            self._fill_header(shape, slot._dtype, slot.tick, slot.monotonic_ns, slot.utc_ns, slot.exposure_ms, index, user)
         except BaseException:
             self._discard(slot)
             raise
         slot._array = self._claimed = None
         slot.frame_id = frame_id = native.writer_publish(self._context, slot.number, self._header_address)
         return frame_id  # type: ignore[no-any-return]
+
+    def _fill_header(
+        self,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        tick: int,
+        monotonic_ns: int,
+        utc_ns: int,
+        exposure_ms: float,
+        index: PlaneIndex,
+        user: bytes,
+    ) -> None:
+        place = (index.t, index.c, index.z, index.position)
+        try:
+            _pack_header(
+                self._header, 0, 0, tick, monotonic_ns, utc_ns, exposure_ms, *shape, _code(dtype), *place, len(user), 0, user
+            )
+        except struct.error:
+            values = {"tick": tick, "monotonic_ns": monotonic_ns, "utc_ns": utc_ns, "exposure_ms": exposure_ms, "index": place}
+            raise _refuse_metadata(values) from None
 
     def _check_form(self, shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[tuple[int, int], np.dtype[Any]]:
         key = (shape, dtype) if type(shape) is tuple and type(dtype) in (str, type(_UINT16)) else None
@@ -532,6 +524,17 @@ _pack_header = native.HEADER.pack_into
 
 def _busy() -> ScopeStateError:
     return ScopeStateError("a slot is being filled already: publish or discard it first")
+
+
+def _refuse_metadata(values: dict[str, Any]) -> ConfigError:
+    """Say which of a frame's values is not what its field holds."""
+    fields = {"tick": "Q", "monotonic_ns": "q", "utc_ns": "q", "exposure_ms": "d", "index": "iiii"}
+    for name, form in fields.items():
+        try:
+            struct.pack(f"<{form}", *(values[name] if name == "index" else (values[name],)))
+        except struct.error:
+            return ConfigError(f"a frame's {name} is {_FIELDS[name]}, not {values[name]!r}")
+    return ConfigError(f"the metadata of this frame do not fit: {values}")
 
 
 def _user_too_long(user: bytes) -> ValueError:

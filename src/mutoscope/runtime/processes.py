@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -12,9 +15,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mutoscope.frames import _os
+from mutoscope.model.errors import ConfigError
 
-__all__ = ["NOT_STARTED", "Child", "describe_exit", "encode", "open_pidfd", "spawn_module"]
+__all__ = ["NOT_STARTED", "Child", "describe_exit", "encode", "open_pidfd", "out_of_files", "same_failure", "spawn_module"]
 
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 FAULT_BYTES = 65536
 NOT_STARTED = 78
 """Exit code of a worker whose class could not be loaded; its fault file then holds the error."""
@@ -94,6 +99,27 @@ def describe_exit(status: int) -> str:
         except ValueError:
             return f"was killed by signal {-status}"
     return f"ended with exit code {status}"
+
+
+def out_of_files(error: BaseException) -> ConfigError | None:
+    """Return what to say in place of an error that means that no file can be opened any longer; None for any other."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if error.errno == errno.ENFILE:
+        return ConfigError("this computer has as many open files as it allows (fs.file-max): close some programs")
+    return ConfigError(
+        f"the limit of open files is {limit}, and it is reached: raise it before you start your program, with: ulimit -n 4096"
+    )
+
+
+def same_failure(trace: str, before: str) -> bool:
+    """Whether two tracebacks differ in nothing but addresses.
+
+    >>> same_failure("at 0x7f00: ValueError", "at 0x7fab: ValueError")
+    True
+    """
+    return _ADDRESS.sub("", trace) == _ADDRESS.sub("", before)
 
 
 def encode(spec: msgspec.Struct) -> bytes:

@@ -28,7 +28,7 @@ from mutoscope.model.errors import (
     RingSizeError,
     ScopeStateError,
 )
-from mutoscope.runtime import control
+from mutoscope.runtime import control, processes
 from mutoscope.runtime.accounts import final_ledger, live_ledger
 from mutoscope.runtime.acquisition import STOP_STREAM_S, Acquisitions
 from mutoscope.runtime.consumers import shortened
@@ -252,6 +252,7 @@ class Supervisor:
         """End at once; whoever waits for the start hears why."""
         if self.start_failure is not None or self.phase != "starting":
             return
+        error = processes.out_of_files(error) or error
         self.start_failure = error
         self.desk.report(str(error))
         if self.awaiting_start is not None:
