@@ -42,7 +42,7 @@ def test_a_stopped_worker_is_noticed_named_and_resumes(tmp_path: Path) -> None:
             assert "has not responded for" in told[0]
             assert "it is stopped (SIGSTOP)" in told[0]
             assert any(change.worker == name and change.state == "not responding" for change in changes)
-            assert f"{name} responds again" in [notice.text for notice in notices]
+            until(lambda name=name: f"{name} responds again" in [notice.text for notice in notices])  # type: ignore[misc]
         before = scope.ledger.stored
         until(lambda: scope.ledger.stored > before + 20)
     assert scope.result is not None

@@ -199,8 +199,11 @@ def to_record(error: BaseException, traceback: str = "") -> ErrorRecord:
     traceback : str
         Its formatted traceback.
     """
-    plain = all(isinstance(value, str | int | float | bool | None) for value in error.args)
-    arguments: tuple[Any, ...] = error.args if plain else (str(error),)
+    arguments: tuple[Any, ...] = error.args
+    if isinstance(error, OSError) and len(arguments) == 2 and isinstance(error.filename, str):
+        arguments = (*arguments, error.filename)  # which is not among its args
+    if not all(isinstance(value, str | int | float | bool | None) for value in arguments):
+        arguments = (str(error),)
     return ErrorRecord(type(error).__name__, tuple(arguments), str(error), traceback)
 
 

@@ -44,6 +44,7 @@ class WorkerHost:
         self.name = spec.worker.name
         self.worker = worker
         self.incarnation = spec.incarnation
+        self.last_traceback = spec.last_traceback
         self.stopping = False
         self.info = ScopeInfo(name="", cameras={}, workers=())
         self.state = ScopeState()
@@ -314,7 +315,8 @@ def main(payload_fd: int) -> int:
 def _crash(host: WorkerHost) -> int:
     error = sys.exception()
     text = traceback.format_exc()
-    sys.stderr.write(f"mutoscope: worker {host.name} failed\n{text}")
+    again = bool(host.last_traceback) and processes.same_failure(text, host.last_traceback)
+    sys.stderr.write(f"mutoscope: worker {host.name} failed" + (" again, the same error\n" if again else f"\n{text}"))
     try:
         host.worker.safe_state()
     except Exception:  # noqa: BLE001  (the first failure is the one that counts; this one is shown beside it)

@@ -148,10 +148,9 @@ class Crew:
         now = time.monotonic()
         if error is not None:
             member.last_error = member.reported = f"setup failed: {error}"
-            member.last_traceback = getattr(error, "remote_traceback", None) or ""
-            self._desk.note(logging.ERROR, f"{member.name}: {member.last_error}\n{member.last_traceback}".rstrip())
+            self._say_failure(member, f"{member.name}: {member.last_error}", getattr(error, "remote_traceback", None) or "")
             if self._owner.phase == "starting":
-                self._owner.fail_start(error)
+                self._owner.fail_start(_named(error, f"{member.name} could not be set up"))
             else:
                 member.kill_at = now + KILL_AFTER_TERM_S  # it ends by itself
             return
@@ -183,10 +182,16 @@ class Crew:
         if member is None:
             return
         member.last_error = member.reported = f"{record.type_name}: {record.message}"
-        member.last_traceback = record.traceback
-        self._desk.note(logging.ERROR, f"{name} failed: {member.last_error}\n{record.traceback}".rstrip())
+        self._say_failure(member, f"{name} failed: {member.last_error}", record.traceback)
         if self._owner.phase == "starting" and member.up_since is None:
-            self._owner.fail_start(errors.from_record(record))
+            self._owner.fail_start(_named(errors.from_record(record), f"{name} could not be set up"))
+
+    def _say_failure(self, member: Member, text: str, trace: str) -> None:
+        """Report a failure with its traceback; one that is the same as before, after each restart, in one line."""
+        again = bool(trace) and processes.same_failure(trace, member.last_traceback)
+        member.last_traceback = trace
+        restarts = f"{member.restarts} restart{'' if member.restarts == 1 else 's'}"
+        self._desk.note(logging.ERROR, f"{text} (again, the same error; {restarts})" if again else f"{text}\n{trace}".rstrip())
 
     def _ended(self, member: Member) -> None:
         child = member.child
@@ -199,6 +204,7 @@ class Crew:
         status, fault = member.ended()
         phase = self._owner.phase
         orderly = status == 0 and (member.state == "stopping" or phase not in ("starting", "running"))
+        orderly = orderly or (member.state == "stopping" and not member.was_set_up)  # told to end before it was ready
         restart_at = None
         if not orderly and not member.given_up and (phase in ("starting", "running") or self._still_needed(member, phase)):
             restart_at = member.deaths.next_restart(time.monotonic(), up_s)
@@ -232,7 +238,7 @@ class Crew:
         self._desk.note(logging.ERROR, f"{member.name} could not be loaded: {record.message}")
         self._changed(member)
         if self._owner.phase == "starting":
-            self._owner.fail_start(errors.from_record(record))
+            self._owner.fail_start(_named(errors.from_record(record), f"{member.name} could not be loaded"))
         else:
             self._owner.member_lost(member, f"{member.name} could not be loaded: {record.message}")
 
@@ -253,8 +259,11 @@ class Crew:
             if phase == "starting":
                 self._owner.fail_start(PeerDiedError(f"worker {told} before it was set up"))
             elif phase in ("running", "stopping cameras", "draining"):
-                again = "" if member.spec.restart.mode == "never" or member.given_up else " and is out of restarts"
-                self._owner.member_lost(member, told + again)
+                if phase != "running" and not self._still_needed(member, phase):
+                    told += " while the scope was ending, and was not started again"
+                elif member.spec.restart.mode != "never" and not member.given_up:
+                    told += " and is out of restarts"
+                self._owner.member_lost(member, told)
             elif member.kill_at is None and status != -signal.SIGKILL:
                 self._desk.report(f"{told} while it was to end")
         else:
@@ -292,7 +301,11 @@ class Crew:
                 self._terminate(member)
             if member.kill_at is not None and now >= member.kill_at and member.child is not None:
                 member.kill_at = None
-                self._desk.report(f"{member.name} (pid {member.child.pid}) did not end in time and was killed")
+                text = f"{member.name} (pid {member.child.pid}) did not end in time and was killed"
+                if member.was_set_up or member.state != "stopping":
+                    self._desk.report(text)
+                else:
+                    self._desk.note(logging.INFO, text)
                 member.given_up = member.given_up or self._owner.phase == "stopping workers"
                 member.child.signal(signal.SIGKILL)
 
@@ -358,7 +371,7 @@ class Crew:
             if member.child is None:
                 continue
             member.set_state("stopping")
-            member.term_at = now if member.child.stopped else now + TEARDOWN_S
+            member.term_at = now if member.child.stopped or not member.was_set_up else now + TEARDOWN_S
             self._ask_to_stop(member, reason)
 
     def stop_all_now(self, reason: str) -> None:
@@ -394,6 +407,21 @@ class Crew:
 
     def _changed(self, member: Member) -> None:
         self._desk.hub.publish(control.WorkerChanged(worker=member.name, state=member.state, message=member.last_error))
+
+
+def _named(error: Exception, who: str) -> Exception:
+    """Return the error with words that say whose it is, of the same class where that takes words."""
+    message = f"{who}: {error}"
+    if isinstance(error, errors.RemoteError):
+        named: Exception = errors.RemoteError(error.type_name, f"{who}: {error.message}")
+    elif len(error.args) <= 1:
+        named = errors.from_record(errors.ErrorRecord(type(error).__name__, (message,), message))
+    elif isinstance(error, OSError) and error.errno is not None:
+        named = type(error)(error.errno, f"{who}: {error.strerror}", *([] if error.filename is None else [error.filename]))
+    else:
+        named = errors.RemoteError(type(error).__name__, message)
+    named.remote_traceback = getattr(error, "remote_traceback", None)  # type: ignore[attr-defined]
+    return named
 
 
 def _load_error(fault: str) -> errors.ErrorRecord | None:

@@ -94,6 +94,11 @@ class Member:
         return self.spec.name
 
     @property
+    def was_set_up(self) -> bool:
+        """True once its present process has been set up."""
+        return self.up_since is not None
+
+    @property
     def alive(self) -> bool:
         """True while its process exists."""
         return self.child is not None
@@ -135,6 +140,7 @@ class Member:
             incarnation=self.incarnation,
             grace_s=GRACE_S,
             sys_path=sys_path,
+            last_traceback=self.last_traceback,
         )
         try:
             process = processes.spawn_module(

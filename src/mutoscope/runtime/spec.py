@@ -147,6 +147,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: int
     grace_s: float
     sys_path: list[str]
+    last_traceback: str = ""
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
