@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mutoscope as ms
-from command_line import mutoscope
+from command_line import mutoscope, run
 from mutoscope.model.errors import ConfigError
 
 DECLARED = {"detector": ms.SourceSettings(shape=(20, 24), dtype="uint16", rate_hz=100.0)}
@@ -118,3 +119,43 @@ def test_warnings_of_a_worker_reach_the_program(caplog: pytest.LogCaptureFixture
         pass
     assert "Grumbler: the lamp is old" in caplog.text
     assert "the stage is new" not in caplog.text
+
+
+WAITS = """
+import mutoscope as ms
+
+if __name__ == "__main__":
+    sources = {"detector": ms.SourceSettings((20, 24), "uint16")}
+    with ms.Scope(sources=sources) as scope:
+        try:
+            scope.acquire(frames=10, timeout_s=4.0)
+        except TimeoutError as error:
+            print(error)
+"""
+
+
+def test_an_acquisition_that_waits_for_a_source_says_so(tmp_path: Path) -> None:
+    (tmp_path / "scope.py").write_text(WAITS, encoding="utf-8")
+    done = run(tmp_path, "python", "scope.py")
+    assert done.code == 0, done.describe()
+    waits = "waits for source 'detector' (0 of 10 frames)"
+    assert f"did not end within 4 s; it goes on, and {waits}" in done.stdout, done.describe()
+    assert f"acquire() {waits}; nothing has been pushed for 3 s: push from another thread" in done.stderr, done.describe()
+
+
+def test_an_acquisition_is_filled_by_another_thread_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with ms.Scope(sources=DECLARED) as scope:
+        source, enough = scope.source("detector"), threading.Event()
+
+        def push() -> None:
+            while not enough.wait(0.01):
+                source.push(np.zeros((20, 24), "uint16"))
+
+        pusher = threading.Thread(target=push)
+        pusher.start()
+        try:
+            assert scope.acquire(frames=10, timeout_s=30.0).produced["detector"] >= 10
+        finally:
+            enough.set()
+            pusher.join()
+    assert caplog.text == ""
