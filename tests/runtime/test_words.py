@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 from lab import EveryFrame, Idler, Looker, Rogue, camera, kill, status_of, until
 
 import mutoscope as ms
+from mutoscope import storage
 from mutoscope.model.errors import ConfigError, RemoteError
-from mutoscope.runtime import Restart
+from mutoscope.runtime import Ledger, Restart
 
 
 class Odd(Exception):
@@ -170,3 +172,50 @@ def test_too_few_open_files_are_said_in_one_sentence(limit: int, tmp_path: Path)
     assert "ulimit -n" in sentence
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run.ome.zarr").exists()
+
+
+INTERRUPTED = """
+import sys, time
+import mutoscope as ms
+from lab import camera, Looker
+if __name__ == "__main__":
+    with ms.Scope(camera=camera(), workers=[Looker], record=sys.argv[1], reserve_bytes=0) as scope:
+        if sys.argv[2] == "acquires":
+            print("running", flush=True)
+            scope.acquire(seconds=60, on_progress=lambda scope: None)
+        scope.start_acquisition()
+        print("running", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("program", ["acquires", "sleeps"])
+def test_a_plain_program_that_is_interrupted_leaves_one_traceback_and_its_summary(program: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    child = subprocess.Popen(
+        [sys.executable, "program.py", str(path), program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "running\n"
+    until(lambda: storage.info(path)["frames"] > 20)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == -signal.SIGINT
+    assert said.count("Traceback") == 1
+    first, *rest = said.splitlines()
+    assert first.startswith("the scope has ended (interrupted): camera: produced ")
+    assert first.endswith(f"the data are in {path}")
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1] == "KeyboardInterrupt"
+    ledger = Ledger(json.loads((tmp_path / "run.mutoscope" / "ledger.json").read_text()))
+    assert ledger.exact, ledger.problems
+    assert ledger.stored == ledger.produced == storage.info(path)["frames"]
+    assert f"stored {ledger.stored:,}" in first
+    assert ledger.to_dict()["reason"] == "interrupted"

@@ -315,11 +315,14 @@ class Scope:
 
         A KeyboardInterrupt meanwhile (a second Ctrl-C, say) makes it end at once.
         """
+        self._stop("stopped", now=now)
+
+    def _stop(self, reason: str, *, now: bool = False) -> None:
         client = self._client
         if client is None:
             return
         if client.alive:
-            client.stop(now=now)
+            client.stop(now=now, reason=reason)
         self.close()
 
     def close(self) -> None:
@@ -345,7 +348,18 @@ class Scope:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            self.stop()
+        elif self._client is not None:
+            self._stop("interrupted")
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Say what an interrupted run came to: the program that was to print it will not."""
+        assert self.result is not None
+        came_to = "; ".join([*self.result.errors, *(self._last_ledger.summary().splitlines() if self._last_ledger else [])])
+        where = f"; the data are in {self.path}" if self.path is not None else ""
+        log.warning("the scope has ended (%s): %s%s", self.result.exit_reason, came_to, where)
 
     @property
     def running(self) -> bool:
