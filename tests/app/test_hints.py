@@ -49,3 +49,35 @@ def test_a_worker_that_commits_is_told_nothing(tmp_path: Path) -> None:
     (tmp_path / "scope.py").write_text(UNCOMMITTED.replace("{settings!r}", repr({"commits": True})), encoding="utf-8")
     done = run(tmp_path, "python", "scope.py")
     assert done.stderr == "", done.describe()
+
+
+TABLES = """
+import time
+import mutoscope as ms
+
+
+class Meter(ms.Worker):
+    def setup(self):
+        self.table("means", dtype=[("mean", "f8")])
+
+
+if __name__ == "__main__":
+    camera = ms.cameras.SimulatedCamera(shape=(32, 32))
+    for workers in ([Meter], []):
+        with ms.Scope(camera=camera, workers=workers) as scope:
+            began = time.monotonic()
+            try:
+                scope.table_reader("mean", timeout_s=3.0)
+            except Exception as error:
+                print(type(error).__name__, error, "at once" if time.monotonic() - began < 2.0 else "")
+"""
+
+
+def test_a_table_that_nobody_has_is_said_soon(tmp_path: Path) -> None:
+    (tmp_path / "scope.py").write_text(TABLES, encoding="utf-8")
+    done = run(tmp_path, "python", "scope.py")
+    assert done.code == 0, done.describe()
+    assert "program waits for the table 'mean', which nobody has created; did you mean 'means'?" in done.stderr, done.describe()
+    first, second = done.stdout.splitlines()
+    assert first.strip() == "CommandTimeoutError nobody has created the table 'mean' within 3 s; did you mean 'means'?"
+    assert second == "ConfigError there is no table 'mean', and no worker that could create it; there are: none at once"

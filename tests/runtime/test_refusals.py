@@ -259,8 +259,8 @@ NOT_STARTED: dict[str, tuple[Callable[[Path], ms.Scope], type[Exception], str]] 
     ),
     "an unknown table": (
         lambda p: ms.Scope(workers=[UnknownTable]),
-        CommandTimeoutError,
-        r"nobody has created the table 'tracks' within 0\.3 s; there are: none",
+        ConfigError,
+        "there is no table 'tracks', and no worker that could create it; there are: none",
     ),
     "two readers of one key": (
         lambda p: ms.Scope(camera=camera(), workers=[TwoReadersOfOneKey]),

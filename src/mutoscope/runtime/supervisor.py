@@ -422,7 +422,7 @@ class Supervisor:
         register(control.AttachReader, self._attach_reader)
         register(control.AttachWriter, self._attach_writer)
         register(control.CreateTable, lambda sender, c: self.tables.create(sender, self._pid(sender), c))
-        register(control.AttachTable, lambda sender, c: self.tables.attach(sender, self._pid(sender), c))
+        register(control.AttachTable, self._attach_table)
         register(control.AttachStatus, lambda _s, _c: Reply(*self.crew.status_handle()))
         register(control.FramesNotStored, self._frames_not_stored, script=False)
         register(
@@ -456,6 +456,13 @@ class Supervisor:
 
     def _attach_reader(self, sender: str, command: control.AttachReader) -> Reply:
         return Reply(*self._stream(command.stream).attach_reader(sender, self._pid(sender), command))
+
+    def _attach_table(self, sender: str, command: control.AttachTable) -> Any:
+        others = (member for member in self.crew if member.name != sender and member.spec.kind not in ("camera", "recorder"))
+        if command.table not in self.tables.names and not any(member.state not in ("failed", "ended") for member in others):
+            known = ", ".join(self.tables.names) or "none"
+            raise ConfigError(f"there is no table {command.table!r}, and no worker that could create it; there are: {known}")
+        return self.tables.attach(sender, self._pid(sender), command)
 
     def _attach_writer(self, sender: str, command: control.AttachWriter) -> Reply:
         stream = self._stream(command.stream)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,9 @@ from mutoscope.runtime import control
 from mutoscope.runtime.desk import Desk
 
 __all__ = ["Tables"]
+
+HINT_S = 1.0
+"""Who has waited so long for a table hears what there is."""
 
 
 @dataclass
@@ -38,6 +44,7 @@ class _Waiting:
     command: control.AttachTable
     deferred: Deferred
     until: float
+    hint_at: float
 
 
 class Tables:
@@ -82,7 +89,8 @@ class Tables:
         if command.table in self._entries:
             return self._reader(sender, pid, command)
         deferred = Deferred()
-        self._waiting.append(_Waiting(sender, pid, command, deferred, time.monotonic() + command.timeout_s))
+        now = time.monotonic()
+        self._waiting.append(_Waiting(sender, pid, command, deferred, now + command.timeout_s, now + HINT_S))
         return deferred
 
     def _reader(self, sender: str, pid: int, command: control.AttachTable) -> Reply:
@@ -94,21 +102,31 @@ class Tables:
         entry.rows[sender, command.key] = (meta["row"], pid)
         return Reply(meta, fds)
 
+    def _unknown(self, table: str) -> str:
+        near = get_close_matches(table, self._entries, n=1)
+        return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self._entries) or 'none'}"
+
     def advance(self, now: float) -> None:
-        """Answer those who have waited long enough."""
+        """Answer those who have waited long enough, and tell those who may wait in vain."""
+        for waiting in self._waiting:
+            if waiting.hint_at <= now < waiting.until:
+                waiting.hint_at = math.inf
+                table = waiting.command.table
+                text = f"{waiting.sender} waits for the table {table!r}, which nobody has created; {self._unknown(table)}"
+                self._desk.note(logging.WARNING, text)
         overdue = [waiting for waiting in self._waiting if waiting.until <= now]
         self._waiting = [waiting for waiting in self._waiting if waiting.until > now]
         for waiting in overdue:
-            table, known = waiting.command.table, ", ".join(self._entries) or "none"
+            table = waiting.command.table
             waiting.deferred.reject(
                 CommandTimeoutError(
-                    f"nobody has created the table {table!r} within {waiting.command.timeout_s:g} s; there are: {known}"
+                    f"nobody has created the table {table!r} within {waiting.command.timeout_s:g} s; {self._unknown(table)}"
                 )
             )
 
     def next_deadline(self) -> float | None:
         """When :meth:`advance` has something to do."""
-        return min((waiting.until for waiting in self._waiting), default=None)
+        return min((min(waiting.until, waiting.hint_at) for waiting in self._waiting), default=None)
 
     def worker_died(self, worker: str, *, restarts: bool) -> None:
         """Give back what an ended process held; with `restarts` its successor goes on at the same rows."""
