@@ -1,6 +1,6 @@
 """A writer that a test ends with SIGKILL: prints one line for every frame that is acknowledged, after it is.
 
-python storage_child.py PATH (scenario|stream|reopen) [COMPRESSION]
+python storage_child.py PATH (scenario|stream|reopen) [COMPRESSION [VERSION]]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mutoscope import storage
 from mutoscope.storage import FrameStreamWriter, Receipt
 
 FAST = fast(*sys.argv[3:])
+VERSION = sys.argv[4] if len(sys.argv) > 4 else "0.5"
 
 
 def say(line: str) -> None:
@@ -22,7 +23,7 @@ def say(line: str) -> None:
 
 
 def append(writer: FrameStreamWriter, frames: int) -> None:
-    name = "." if (writer.path / "zarr.json").is_file() and not writer.path.name.startswith("camera") else writer.path.name
+    name = writer.path.name if writer.path.name.startswith("camera") else "."
     waiting: list[Receipt] = []
     for _ in range(frames):
         frame_id = writer.last_frame_id + 1 + (writer.last_frame_id % 7 == 6)  # some ids are missing
@@ -41,8 +42,10 @@ def append(writer: FrameStreamWriter, frames: int) -> None:
 def scenario(path: str) -> None:
     """Everything that a recorder may go through."""
     if os.path.exists(path):
-        storage.create_recording(path, {"camera": FAST}, overwrite=True, keep_replaced=True).put_back()
-    recording = storage.create_recording(path, {"camera": FAST}, overwrite=True, keep_replaced=True)
+        storage.create_recording(
+            path, {"camera": FAST}, overwrite=True, keep_replaced=True, ome_zarr_version=VERSION
+        ).put_back()
+    recording = storage.create_recording(path, {"camera": FAST}, overwrite=True, keep_replaced=True, ome_zarr_version=VERSION)
     recording.delete_replaced()
     say("created")
     with storage.open_image_writer(recording, "camera") as writer:
@@ -62,7 +65,7 @@ def scenario(path: str) -> None:
 def stream(path: str) -> None:
     """Go on for ever behind what is there, as a restarted recorder does."""
     if not Path(path).exists():
-        storage.create_recording(path, {"camera": FAST})
+        storage.create_recording(path, {"camera": FAST}, ome_zarr_version=VERSION)
     with storage.open_image_writer(path, "camera", continue_=True) as writer:
         say("ready")
         while True:
@@ -71,7 +74,7 @@ def stream(path: str) -> None:
 
 def reopen(path: str) -> None:
     """Close and go on, again and again: the declared length, the last index and the end of the file keep changing."""
-    storage.create_recording(path, {"camera": FAST})
+    storage.create_recording(path, {"camera": FAST}, ome_zarr_version=VERSION)
     say("ready")
     while True:
         with storage.open_image_writer(path, "camera", continue_=True) as writer:

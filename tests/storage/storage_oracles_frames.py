@@ -11,9 +11,9 @@ from mutoscope.storage import CameraLayout
 FAST = CameraLayout((24, 40), "uint16", frames_per_shard=4)
 
 
-def fast(compression: str = "none") -> CameraLayout:
-    """Return small shards of small frames."""
-    return replace(FAST, compression=compression)
+def fast(compression: str = "none", version: str = "0.5") -> CameraLayout:
+    """Return small shards of small frames; OME-Zarr 0.4 has no shards."""
+    return replace(FAST, compression=compression, frames_per_shard=FAST.frames_per_shard if version == "0.5" else None)
 
 
 def frame_of(frame_id: int, shape: tuple[int, int] = (24, 40), dtype: str = "uint16") -> np.ndarray:

@@ -20,6 +20,7 @@ from storage_oracles_frames import FAST
 import mutoscope.storage
 from mutoscope import storage
 from mutoscope.model._faults import VARIABLE
+from mutoscope.storage import _layout
 
 CHILD = Path(__file__).with_name("storage_child.py")
 SOURCES = Path(mutoscope.storage.__file__).parent
@@ -35,11 +36,16 @@ LATER = {
 }
 PUBLISHED = ("storage.publish.", "storage.append.taken")
 """Where writers of compressed streams alone come by."""
-CASES: list[tuple[str, int, str]] = [
-    (point, nth, "none") for point in POINTS if not point.startswith(PUBLISHED) for nth in (1, *LATER.get(point, ()))
+CASES: list[tuple[str, int, str, str]] = [
+    (point, nth, "none", "0.5") for point in POINTS if not point.startswith(PUBLISHED) for nth in (1, *LATER.get(point, ()))
 ]
-CASES += [(point, nth, "blosc-lz4") for point in POINTS if point.startswith(PUBLISHED) for nth in (1, 2, 5)]
-CASES += [(f"storage.{name}", 1, "zstd") for name in ("close.declared", "close.rows", "image.placed", "grow.chunk_reserved")]
+CASES += [(point, nth, "blosc-lz4", "0.5") for point in POINTS if point.startswith(PUBLISHED) for nth in (1, 2, 5)]
+CASES += [(point, 3, "none", "0.4") for point in POINTS if point.startswith("storage.publish.")]
+CASES += [
+    (f"storage.{name}", 1, "zstd", version)
+    for version in ("0.5", "0.4")
+    for name in ("close.declared", "close.rows", "image.placed", "grow.chunk_reserved")
+]
 RANDOM_KILLS = 24
 
 
@@ -54,7 +60,7 @@ def acknowledged(output: bytes) -> dict[str, dict[int, int]]:
 
 
 def check(
-    path: Path, acks: dict[str, dict[int, int]], reader: str = "zarr-python", compression: str = "none"
+    path: Path, acks: dict[str, dict[int, int]], reader: str = "zarr-python", compression: str = "none", version: str = "0.5"
 ) -> dict[str, int]:
     """Judge a data set by what an independent reader finds in it; return image → frames that are written."""
     images = [name for name in [".", "camera.1", "camera.2", "camera.3"] if (path / name / "0").is_dir()]
@@ -67,12 +73,14 @@ def check(
         assert not ids[count:].any(), "unwritten frames are marked so, and stand at the end"
         assert np.all(np.diff(ids[:count].astype(np.int64)) > 0), "no duplicates"
         level = zarr.open_group(image, mode="r")["0"]
-        assert count <= level.shape[0] <= count + FAST.frames_per_shard
+        assert count <= level.shape[0] <= count + (FAST.frames_per_shard if version == "0.5" else _layout.GROWTH)
         assert level.shape[0] <= ids.size
         own = acks.get(name, {})
         assert all(ids[position] == frame_id for position, frame_id in own.items())
         assert max(own, default=-1) < count
-        assert count <= max(own, default=-1) + 2 or not own or compression != "none", "stored just before the kill"
+        assert count <= max(own, default=-1) + 2 or not own or (compression, version) != ("none", "0.5"), (
+            "stored just before the kill"
+        )
         if count:
             pixels = READERS[reader](image, count)
             expected = [frame_of(int(i), level.shape[1:], str(level.dtype)) for i in ids[:count]]
@@ -83,12 +91,12 @@ def check(
     return written
 
 
-def run_child(path: Path, *, compression: str = "none", point: str | None = None) -> tuple[int, bytes]:
+def run_child(path: Path, compression: str = "none", version: str = "0.5", *, point: str | None = None) -> tuple[int, bytes]:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     if point:
         environment[VARIABLE] = point
     done = subprocess.run(
-        [sys.executable, CHILD, path, "scenario", compression],
+        [sys.executable, CHILD, path, "scenario", compression, version],
         env=environment,
         stdout=subprocess.PIPE,
         timeout=60,
@@ -102,21 +110,22 @@ def test_every_named_point_is_known() -> None:
 
 
 def test_every_named_point_is_reached_by_one_case_at_least() -> None:
-    assert {point for point, _, _ in CASES} == set(POINTS)
+    assert {point for point, *_ in CASES} == set(POINTS)
 
 
-@pytest.mark.parametrize(("point", "nth", "compression"), CASES)
-def test_killed_at_a_named_point(tmp_path: Path, point: str, nth: int, compression: str) -> None:
+@pytest.mark.parametrize(("point", "nth", "compression", "version"), CASES)
+def test_killed_at_a_named_point(tmp_path: Path, point: str, nth: int, compression: str, version: str) -> None:
+    form = (compression, version)
     path = tmp_path / "run.ome.zarr"
     with storage.open_writer(path, shape=(3, 3), dtype="uint8") as old:
         old.append(np.ones((3, 3), "uint8"))
-    code, output = run_child(path, compression=compression, point=f"{point}:{nth}")
+    code, output = run_child(path, *form, point=f"{point}:{nth}")
     assert code == -signal.SIGKILL, f"{point}:{nth} was not reached"
     if b"created" in output:
-        before = check(path, acknowledged(output), compression=compression)
+        before = check(path, acknowledged(output), "zarr-python", *form)
         report = storage.recover(path)
         assert {image.image: image.frames for image in report.images} == before
-        assert check(path, acknowledged(output), "tensorstore", compression) == before
+        assert check(path, acknowledged(output), "tensorstore", *form) == before
         assert all(zarr.open_group(path / n)["0"].shape[0] == count for n, count in before.items())
         assert all(zarr.open_group(path / n)["frames/frame_id"].shape[0] == count for n, count in before.items())
         assert not storage.recover(path).changed
@@ -126,29 +135,31 @@ def test_killed_at_a_named_point(tmp_path: Path, point: str, nth: int, compressi
             frame_id = writer.last_frame_id + 1
             assert frame_id > max((i for own in acknowledged(output).values() for i in own.values()), default=0)
             writer.append(frame_of(frame_id, writer.shape, writer.dtype), frame_id=frame_id, index={"t": frame_id})
-        assert check(path, acknowledged(output), compression=compression) == {**before, last["image"]: last["frames"] + 1}
+        assert check(path, acknowledged(output), "zarr-python", *form) == {**before, last["image"]: last["frames"] + 1}
     else:  # killed while the data set was being made: the old one or the new one is there, and the old one's frame is somewhere
         kept = [each for each in (path, *tmp_path.glob("run.replaced*.ome.zarr")) if storage.info(each)["frames"] == 1]
         assert storage.info(path)["frames"] in (0, 1)
         assert kept or (point, nth) == ("storage.create.hidden", 2), "only a replacement that is complete is deleted"
         for each in kept:
             assert zarr.open_group(each, mode="r")["0"][0].tolist() == np.ones((3, 3)).tolist()
-    code, output = run_child(path, compression=compression)
+    code, output = run_child(path, *form)
     assert (code, output.split()[-1]) == (0, b"done")
-    check(path, acknowledged(output), "zarrs", compression)
+    check(path, acknowledged(output), "zarrs", *form)
     assert storage.info(path)["complete"] is True
     assert all(storage.info(each)["frames"] in (0, 1) for each in tmp_path.glob("run.replaced*.ome.zarr"))
 
 
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("compression", ["none", "blosc-lz4", "zstd"])
-def test_killed_at_random_and_gone_on_with(tmp_path: Path, compression: str) -> None:
+def test_killed_at_random_and_gone_on_with(tmp_path: Path, compression: str, version: str) -> None:
+    form = (compression, version)
     seed = int(os.environ.get("MUTOSCOPE_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}: repeat with MUTOSCOPE_SEED={seed}")
     rng = random.Random(seed)
     path = tmp_path / "run.ome.zarr"
     acks: dict[int, int] = {}
     for kill in range(RANDOM_KILLS):
-        child = subprocess.Popen([sys.executable, CHILD, path, "stream", compression], stdout=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, CHILD, path, "stream", *form], stdout=subprocess.PIPE)
         assert child.stdout is not None
         head = child.stdout.readline()
         assert head == b"ready\n"
@@ -164,10 +175,10 @@ def test_killed_at_random_and_gone_on_with(tmp_path: Path, compression: str) -> 
         new = acknowledged(head + rest).get(".", {})
         assert not set(new) & set(acks), f"seed {seed}: a position was acknowledged twice"
         acks.update(new)
-        check(path, {".": acks}, tuple(READERS)[kill % 3], compression)
+        check(path, {".": acks}, tuple(READERS)[kill % 3], *form)
         if kill % 5 == 4:
             storage.recover(path)
-            check(path, {".": acks}, compression=compression)
+            check(path, {".": acks}, "zarr-python", *form)
     assert len(acks) > RANDOM_KILLS
 
 
