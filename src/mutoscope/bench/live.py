@@ -57,18 +57,22 @@ class Counter(Worker):
             self.frames.commit(frame)
 
 
-def raw_write(folder: Path, frames: int, shape: tuple[int, int] = SHAPE) -> NDArray[np.float64]:
-    """Write so many frames to one plain file, without a pause; return the seconds that each took."""
+def raw_write(folder: Path, frames: int, rate_hz: float, shape: tuple[int, int] = SHAPE) -> NDArray[np.float64]:
+    """Write so many frames to one plain file, none before its time; return the seconds that each write took."""
     image = touched(shape, np.uint16)
     path = folder / "raw.bin"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     try:
-        marks = np.empty(frames + 1)
-        marks[0] = time.perf_counter()
+        taken = np.empty(frames)
+        began = time.perf_counter()
         for number in range(frames):
+            before = time.perf_counter()
+            if (early := began + number / rate_hz - before) > 0:
+                time.sleep(early)
+                before = time.perf_counter()
             os.write(fd, image.data)
-            marks[number + 1] = time.perf_counter()
-        return np.diff(marks)
+            taken[number] = time.perf_counter() - before
+        return taken
     finally:
         os.close(fd)
         path.unlink()
@@ -133,7 +137,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
     frames = int(RATE_HZ * seconds)
     nbytes = math.prod(SHAPE) * 2 * frames
     rest(base, nbytes)
-    before = raw_write(base, frames)
+    before = raw_write(base, frames, RATE_HZ)
     rate = sustained(before, RING_SECONDS, RATE_HZ)
     camera = SimulatedCamera(shape=SHAPE, rate_hz=rate, pattern="counter", buffer_frames=CAMERA_BUFFER)
     path = base / "run.ome.zarr"
@@ -157,7 +161,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
         exposed = int(ticks[-1])
     shutil.rmtree(path)
     rest(base, nbytes)
-    after = sustained(raw_write(base, frames), RING_SECONDS, RATE_HZ)
+    after = sustained(raw_write(base, frames, RATE_HZ), RING_SECONDS, RATE_HZ)
     camera_account = ledger.cameras["camera"]
     note = (
         f"{rate:,.0f} frames/s asked for: what a raw file write sustained before behind a buffer of {RING_SECONDS:g} s,"

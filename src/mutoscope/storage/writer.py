@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
-from mutoscope.storage import _files, _flat, _layout, _nodes, _seal, _sync, space
+from mutoscope.storage import _behind, _files, _flat, _layout, _nodes, _seal, _sync, space
 from mutoscope.storage._latency import LatencyHistogram
 
 __all__ = ["Durability", "FrameStreamWriter", "Receipt", "WriterStatistics"]
@@ -163,6 +163,7 @@ class FrameStreamWriter:
         self._flats: dict[str, _flat.FlatWriter] = {}
         self._planes: list[_flat.FlatWriter] = []
         self._syncer: _sync.Syncer | None = None
+        self._behind = _behind.Behind()
         self._reserve = space.Reserve(self._level_folder)
         self._latency = LatencyHistogram()
         self._frames = self._failed = 0
@@ -289,8 +290,9 @@ class FrameStreamWriter:
         elif not last < frame_id <= _MAX_ID:
             raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
         syncer = self._syncer
-        if syncer is not None and syncer.error is not None:
-            raise DatasetError(f"{self.path}: the device failed to store earlier frames ({syncer.error})") from syncer.error
+        failure = self._behind.error or (None if syncer is None else syncer.error)
+        if failure is not None:
+            raise DatasetError(f"{self.path}: the device failed to store earlier frames ({failure})") from failure
         try:
             record = _RECORD.pack(tick, monotonic_ns, utc_ns, exposure_ms, frame_id)
             plane = None if index is None else _pack_plane(index)
@@ -406,6 +408,8 @@ class FrameStreamWriter:
             except BaseException:
                 os.close(fd)
                 raise
+        if self._pixels_fd >= 0:
+            self._behind.take(os.dup(self._pixels_fd), 0, level.shard_bytes)
         if self._syncer is None:
             self._discard(self._pixels_fd)
             self._pixels_fd = fd
@@ -538,6 +542,7 @@ class FrameStreamWriter:
 
     def _release(self) -> None:
         self._closed = True
+        self._behind.close()
         if self._syncer is not None:
             self._syncer.close()
         for flat in self._flats.values():

@@ -19,6 +19,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DatasetExistsError
 from mutoscope.storage import _files, _seal, _sync
 from mutoscope.storage import _layout as _common
+from mutoscope.storage._behind import Behind
 from mutoscope.storage._latency import LatencyHistogram
 from mutoscope.storage.ome_tiff import _description, _layout
 from mutoscope.storage.ome_tiff._codec import Encoder
@@ -40,6 +41,9 @@ __all__ = ["OmeTiffWriter", "open_tiff_writer"]
 
 _MAX_ID = 2**64 - 1
 _MAX_OPEN = 64
+_BEHIND_BYTES = 128 * 1024 * 1024
+"""Handed to the device at a time."""
+
 _MAX_BUFFERS = 512
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -165,6 +169,8 @@ class _Open:
     link_at: int
     size_t_at: int
     placed: bool
+    behind: int
+    """Where what has not been handed to the device begins; the first block never is, since it is written to again."""
 
 
 class OmeTiffWriter(FrameStreamWriter):
@@ -201,6 +207,7 @@ class OmeTiffWriter(FrameStreamWriter):
         self._latency = LatencyHistogram()
         self._frames = self._failed = 0
         self._syncer = None
+        self._behind = Behind()
         self._open_files: OrderedDict[int, _Open] = OrderedDict()
         self._files: dict[int, _Open] = {}
         for state in states:
@@ -224,7 +231,15 @@ class OmeTiffWriter(FrameStreamWriter):
             os.close(fd)
         last = state.last
         return _Open(
-            state.path, -1, state.count, last.record.ordinal + 1, state.end, last.link_at, file.size_t_at, state.placed
+            state.path,
+            -1,
+            state.count,
+            last.record.ordinal + 1,
+            state.end,
+            last.link_at,
+            file.size_t_at,
+            state.placed,
+            _behind_from(state.end),
         )
 
     # ------------------------------------------------------------------ appending
@@ -257,7 +272,7 @@ class OmeTiffWriter(FrameStreamWriter):
         if not last < frame_id <= _MAX_ID:
             raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
         syncer = self._syncer
-        failure = self._broken or (syncer.error if syncer is not None else None)
+        failure = self._broken or self._behind.error or (syncer.error if syncer is not None else None)
         if failure is not None:
             raise DatasetError(f"{self.path}: the device failed to store earlier frames ({failure})") from failure
         try:
@@ -319,6 +334,10 @@ class OmeTiffWriter(FrameStreamWriter):
         file.end = self._geometry.align(file.end + length)
         file.link_at = self._pages.link_at(ifd, False)
         file.placed |= meta.c >= 0 or meta.z >= 0
+        if file.end - file.behind >= _BEHIND_BYTES:
+            end = _behind_from(file.link_at)  # the next append writes there
+            self._behind.take(os.dup(fd), file.behind, end - file.behind)
+            file.behind = end
 
     def _take_back(self, fd: int, linked: int, error: OSError) -> None:
         """Unlink a page that could not be counted; a device that refuses that too is not written to any more."""
@@ -360,6 +379,7 @@ class OmeTiffWriter(FrameStreamWriter):
             self._pages.link_at(ifd, True),
             _description.size_t_at(text),
             meta.c >= 0 or meta.z >= 0,
+            _behind_from(start),
         )
         self._files[position] = file
         self._keep_open(position, file)
@@ -431,6 +451,7 @@ class OmeTiffWriter(FrameStreamWriter):
 
     def _release(self) -> None:
         self._closed = True
+        self._behind.close()
         if self._syncer is not None:
             self._syncer.close()
         if self._encoder is not None:
@@ -440,6 +461,10 @@ class OmeTiffWriter(FrameStreamWriter):
             file.fd = -1
         self._open_files.clear()
         self._lock.release()
+
+
+def _behind_from(offset: int) -> int:
+    return max(_layout.BLOCK, offset // _layout.BLOCK * _layout.BLOCK)
 
 
 def _write(fd: int, buffers: list[Any], offset: int, total: int) -> None:
