@@ -208,12 +208,9 @@ class PlateImage:
 
     def _pread(self, path: Path, count: int, offset: int) -> bytes:
         """Return bytes of a file of the image, none if it is not there."""
-        try:
-            fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
-        except DatasetError:
-            if os.path.lexists(path):
-                raise
+        if not os.path.lexists(path):
             return b""
+        fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
         try:
             return os.pread(fd, count, offset)
         finally:
