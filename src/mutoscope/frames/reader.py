@@ -10,20 +10,18 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import assert_spawning, get_spawning_popen
 from multiprocessing.reduction import DupFd
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any
 
 from mutoscope.frames import _process
 from mutoscope.frames import _ring_native as native
-from mutoscope.frames._segments import Segment, check_kind, close_all
+from mutoscope.frames._holder import RingHolder, rebuild
+from mutoscope.frames._segments import Segment, close_all
 from mutoscope.frames.lease import Batch, Frame, Lease
 from mutoscope.model.errors import (
-    ClosedError,
     ConfigError,
     FramesLostError,
     FrameTimeoutError,
     LeaseLimitError,
-    RingClosedError,
     ScopeStateError,
 )
 
@@ -87,7 +85,7 @@ class _Link:
         self.unpins, self.refs = [], []
 
 
-class FrameReader:
+class FrameReader(RingHolder):
     """Takes frames from a ring, in its own process and, at a time, one thread.
 
     Made by ``FrameRing.reader``, :func:`mutoscope.frames.attach_reader` or :meth:`from_handle`. It can be given to a child that
@@ -101,25 +99,17 @@ class FrameReader:
         Its descriptors; they become the reader's own.
     """
 
+    KIND = KIND
+    ROLE = "reader"
+
     def __init__(self, meta: Mapping[str, Any], fds: Sequence[int]) -> None:
-        check_kind(meta, KIND)
-        self._meta = dict(meta)
-        self._fds = list(fds)
+        super().__init__(meta, fds)
         self.name: str = meta["name"]
-        self.ring_name: str = meta["ring"]
         self.policy: str = meta["policy"]
         self.on_full: str = meta["on_full"]
         self.leases: int = meta["leases"]
         self.row: int = meta["row"]
         self._slot_bytes: int = meta["slot_bytes"]
-        self._pid = os.getpid()
-        self._generation = _process.generation
-        self._owner_closed = False
-        self._given = False
-        self._waiting = False
-        self._on_give: Callable[[int, Any], None] | None = None
-        self._on_close: Callable[[FrameReader], None] | None = None
-        self._callback: Callable[[], None] | None = None
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS_KEPT)
         self._batch_gaps: deque[tuple[int, int]] = deque(maxlen=2 * self.leases)
         self._loses = self.policy == "every" and self.on_full == "drop"
@@ -131,19 +121,6 @@ class FrameReader:
         self._out = ctypes.create_string_buffer(native.DELIVERY_BYTES)
         self._out_address = ctypes.addressof(self._out)
         self._interfaces: list[tuple[bytes, dict[str, Any]]] = [(b"", {})] * meta["slots"]
-
-    @classmethod
-    def from_handle(cls, meta: Mapping[str, Any], fds: Sequence[int]) -> Self:
-        """Open the reader that the ring's owner assigned.
-
-        Parameters
-        ----------
-        meta : mapping
-            The handle's plain values.
-        fds : sequence of int
-            Its descriptors; they become the reader's own.
-        """
-        return cls(meta, fds)
 
     # -- frames
 
@@ -368,47 +345,18 @@ class FrameReader:
 
     # -- end
 
-    def _refuse(self) -> NoReturn:
-        if self._generation != _process.generation:
-            raise _process.refuse_forked("reader", self._pid)
-        if self._given:
-            raise ScopeStateError(f"reader {self.name!r} was given to a child process and is that one's now")
-        if self._owner_closed:
-            raise RingClosedError(f"ring {self.ring_name!r} is closed: its owner closed it, or died")
-        raise ClosedError(f"reader {self.name!r} is closed")
+    def _who(self) -> str:
+        return f"reader {self.name!r}"
 
-    def _end_by_owner(self) -> NoReturn:
-        self._owner_closed = True
-        self.close()
-        self._refuse()
-
-    def _ring_closed(self) -> None:
-        """Called by the ring of this process when it is closed. A thread that waits here ends by itself."""
-        self._owner_closed = True
-        if not self._waiting:
-            self.close()
-
-    def close(self) -> None:
-        """Give the row back. Views that still live stay valid until they go. Twice is fine."""
-        if self._generation != _process.generation:
-            return
-        if self._on_close is not None:
-            self._on_close(self)
+    def _leave(self) -> bool:
+        """Give the row back. Views that still live stay valid until they go."""
         link, self._link = self._link, None
         if link is None:
-            if self._given:
-                self._given = False
-                close_all(self._fds)
-            return
+            return False
         native.reader_leave(link.context)
         link.closing = True
         link.settle()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
+        return True
 
     def __reduce__(self) -> tuple[Any, ...]:
         assert_spawning(self)
@@ -423,14 +371,7 @@ class FrameReader:
         self._given = True
         if self._on_give is not None:
             self._on_give(self.row, get_spawning_popen())
-        return _rebuild, (self._meta, [DupFd(fd) for fd in self._fds])
+        return rebuild, (FrameReader, self._meta, [DupFd(fd) for fd in self._fds])
 
     def __repr__(self) -> str:
         return f"<FrameReader {self.name!r} of ring {self.ring_name!r}, {self.policy}, row {self.row}>"
-
-
-def _rebuild(meta: dict[str, Any], fds: list[Any]) -> FrameReader:
-    taken = [fd.detach() for fd in fds]
-    for fd in taken:
-        os.set_inheritable(fd, False)
-    return FrameReader.from_handle(meta, taken)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import assert_spawning, get_spawning_popen
 from multiprocessing.reduction import DupFd
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mutoscope.frames import _process
 from mutoscope.frames import _ring_native as native
-from mutoscope.frames._segments import Segment, check_kind, close_all
-from mutoscope.model.errors import ClosedError, ConfigError, RingClosedError, RingFullError, ScopeStateError
+from mutoscope.frames._holder import RingHolder, rebuild
+from mutoscope.frames._segments import Segment, close_all
+from mutoscope.model.errors import ConfigError, RingFullError, ScopeStateError
 from mutoscope.model.frame import UNPLACED, USER_BYTES, PlaneIndex
 
 __all__ = ["FrameWriter", "Slot"]
@@ -113,7 +113,7 @@ class Slot:
             self._writer.publish(self)
 
 
-class FrameWriter:
+class FrameWriter(RingHolder):
     """Publishes frames into a ring, in its own process and, at a time, one thread. A ring has one at a time.
 
     Made by ``FrameRing.writer``, :func:`mutoscope.frames.attach_writer` or :meth:`from_handle`. It can be given to a child that
@@ -127,20 +127,12 @@ class FrameWriter:
         Its descriptors; they become the writer's own.
     """
 
+    KIND = KIND
+    ROLE = "writer"
+
     def __init__(self, meta: Mapping[str, Any], fds: Sequence[int]) -> None:
-        check_kind(meta, KIND)
-        self._meta = dict(meta)
-        self._fds = list(fds)
-        self.ring_name: str = meta["ring"]
+        super().__init__(meta, fds)
         self.slot_bytes: int = meta["slot_bytes"]
-        self._pid = os.getpid()
-        self._generation = _process.generation
-        self._callback: Callable[[], None] | None = None
-        self._on_give: Callable[[int, Any], None] | None = None
-        self._on_close: Callable[[FrameWriter], None] | None = None
-        self._given = False
-        self._owner_closed = False
-        self._waiting = False
         self._claimed: Slot | None = None
         self._views: list[tuple[object, object, npt.NDArray[Any]] | None] = [None] * meta["slots"]
         self._forms: dict[tuple[object, object], tuple[tuple[int, int], np.dtype[Any]]] = {}
@@ -159,19 +151,6 @@ class FrameWriter:
         except BaseException:
             close_all(self._fds)
             raise
-
-    @classmethod
-    def from_handle(cls, meta: Mapping[str, Any], fds: Sequence[int]) -> Self:
-        """Open the writer that the ring's owner assigned.
-
-        Parameters
-        ----------
-        meta : mapping
-            The handle's plain values.
-        fds : sequence of int
-            Its descriptors; they become the writer's own.
-        """
-        return cls(meta, fds)
 
     # -- claim, fill, publish
 
@@ -451,24 +430,8 @@ class FrameWriter:
 
     # -- end
 
-    def _refuse(self) -> NoReturn:
-        if self._generation != _process.generation:
-            raise _process.refuse_forked("writer", self._pid)
-        if self._given:
-            raise ScopeStateError(f"the writer of ring {self.ring_name!r} was given to a child process and is that one's now")
-        if self._owner_closed:
-            raise RingClosedError(f"ring {self.ring_name!r} is closed: its owner closed it, or died")
-        raise ClosedError(f"the writer of ring {self.ring_name!r} is closed")
-
-    def _end_by_owner(self) -> NoReturn:
-        self._owner_closed = True
-        self.close()
-        self._refuse()
-
-    def _ring_closed(self) -> None:
-        self._owner_closed = True
-        if not self._waiting:
-            self.close()
+    def _who(self) -> str:
+        return f"the writer of ring {self.ring_name!r}"
 
     def _let_go(self) -> int | None:
         context, self._context = self._context, None
@@ -478,27 +441,15 @@ class FrameWriter:
         self._views = []
         return context
 
-    def close(self) -> None:
-        """Give the producer's place back, with a claimed slot if there is one. Twice is fine."""
-        if self._generation != _process.generation:
-            return
-        if self._on_close is not None:
-            self._on_close(self)
+    def _leave(self) -> bool:
+        """Give the producer's place back, with a claimed slot if there is one."""
         if self._context is None:
-            if self._given:
-                self._given = False
-                close_all(self._fds)
-            return
+            return False
         native.writer_leave(self._context)
         native.writer_free(self._context)
         self._let_go()
         close_all(self._fds)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
+        return True
 
     def __reduce__(self) -> tuple[Any, ...]:
         assert_spawning(self)
@@ -511,7 +462,7 @@ class FrameWriter:
         self._given = True
         if self._on_give is not None:
             self._on_give(-1, get_spawning_popen())
-        return _rebuild, (self._meta, [DupFd(fd) for fd in self._fds])
+        return rebuild, (FrameWriter, self._meta, [DupFd(fd) for fd in self._fds])
 
     def __repr__(self) -> str:
         return f"<FrameWriter of ring {self.ring_name!r}>"
@@ -546,10 +497,3 @@ def _code(dtype: np.dtype[Any]) -> bytes:
     if code is None:
         code = _codes[dtype] = dtype.str.encode()
     return code
-
-
-def _rebuild(meta: dict[str, Any], fds: list[Any]) -> FrameWriter:
-    taken = [fd.detach() for fd in fds]
-    for fd in taken:
-        os.set_inheritable(fd, False)
-    return FrameWriter.from_handle(meta, taken)
