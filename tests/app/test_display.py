@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import runpy
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -106,3 +110,23 @@ def test_the_exit_code_follows_from_the_summary() -> None:
 
 def test_an_unknown_rate_is_null_in_json() -> None:
     assert summary(rate_hz=float("nan")).to_dict()["rate_hz"] is None
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def words_of(svg: str) -> set[str]:
+    texts = (element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
+    return {text.replace("\N{NO-BREAK SPACE}", " ").strip() for text in texts}
+
+
+def test_the_picture_of_the_docs_is_of_a_real_run_and_can_be_taken_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    taken = runpy.run_path(str(ROOT / "tools" / "picture.py"))["picture"](frames=30)
+    shown = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    fixed = {"mutoscope demo", "rate", "produced", "stored", "ring", "restarts", "recorder", "SpotCounter", "running"}
+    assert fixed <= words_of(taken)
+    assert fixed <= words_of(shown), "the display has changed: python tools/picture.py"
+    for svg in (taken, shown):
+        assert re.findall(r"https?://[^\s\"']+", svg) == ["http://www.w3.org/2000/svg"], "nothing is fetched from elsewhere"
+        assert any(word.startswith("mutoscope-data/") for word in words_of(svg))
