@@ -171,6 +171,28 @@ def recover(
 
 
 @app.command
+def pyramid(
+    dataset: Annotated[Path, Parameter(help="The recording, OME-Zarr.")],
+    /,
+    *,
+    levels: Annotated[
+        int | None, Parameter(help="How many smaller levels; by default until the longer side is at most 256 pixels.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Add smaller levels to a recording, so that viewers open it at once. Killed in between, it goes on when called again."""
+    import msgspec
+
+    from mutoscope import storage
+    from mutoscope.app.report import check_dataset
+
+    check_dataset(dataset)
+    report = storage.build_pyramid(dataset, levels=levels)
+    print(jsonlib.dumps(msgspec.to_builtins(report)) if json else report.summary())
+    return 0
+
+
+@app.command
 def doctor(*, json: Json = False) -> int:
     """Tell what this machine has and lacks: versions, native core, limits, extras, readers."""
     from mutoscope.app.doctor import examine, lines

@@ -8,6 +8,7 @@ image has one writer, which closes it. Readers open it at any time, in any proce
 behind: a writer's lock ends with its process.
 """
 
+from mutoscope.storage._pyramid import PyramidReport, build_pyramid
 from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
@@ -28,6 +29,7 @@ __all__ = [
     "FrameStreamReader",
     "FrameStreamWriter",
     "ImageReport",
+    "PyramidReport",
     "Receipt",
     "RecoverReport",
     "Recording",
@@ -35,6 +37,7 @@ __all__ = [
     "Stores",
     "WriterStatistics",
     "backends",
+    "build_pyramid",
     "bytes_per_frame",
     "create_recording",
     "free_bytes",

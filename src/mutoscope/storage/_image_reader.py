@@ -143,13 +143,24 @@ class ImageReader:
         self._check_open()
         return self._own()
 
+    @property
+    def levels(self) -> int:
+        """Sizes that the image lists."""
+        attributes = _nodes.read_group(self._root, self._prefix.rstrip("/"))
+        own = attributes.get("ome", attributes)
+        try:
+            return len(own["multiscales"][0]["datasets"])
+        except (KeyError, IndexError, TypeError):
+            return 1
+
     # ------------------------------------------------------------------ pixels
 
     def read(self, number: int) -> NDArray[Any]:
         """Return the `number`-th written frame as a new array."""
-        return self._read(int(self._positions[number]))
+        return self.read_position(int(self._positions[number]))
 
-    def _read(self, position: int) -> NDArray[Any]:
+    def read_position(self, position: int) -> NDArray[Any]:
+        """Return the frame at a place along t, which is written, as a new array."""
         self._check_open()
         level = self._level
         shard, slot = divmod(position, level.frames_per_shard)

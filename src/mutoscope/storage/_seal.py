@@ -16,6 +16,7 @@ from mutoscope.storage import _files, _layout, _nodes, _sync
 __all__ = [
     "change_attributes",
     "hold_image",
+    "list_levels",
     "note_documents",
     "remove_parts",
     "seal",
@@ -73,6 +74,32 @@ def change_attributes(group: Path, change: Mapping[str, Any], staging: Path, *, 
 def set_state(image: Path, state: str, **more: Any) -> bool:
     """Set an image's state (``open``, ``closed``, ``recovered``) and other attributes of it."""
     return change_attributes(image, {"state": state, **more}, image / _layout.LEVEL)
+
+
+def list_levels(image: Path, count: int) -> None:
+    """Have an image list its full size and `count` smaller levels; what is to be seen stays where it is.
+
+    A writer that goes on takes them out of the list (0), as they lack the frames to come.
+    """
+    with _files.locked(image):
+        version = _nodes.version_of(image)
+        attributes = _nodes.read_group(image)
+        own = attributes.get("ome", {}) if version == "0.5" else attributes
+        try:
+            [multiscale] = own["multiscales"]
+            full = multiscale["datasets"][0]
+            time, *space = full["coordinateTransformations"][0]["scale"]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise DatasetError(f"{image}: does not describe its levels as this layout does, or is damaged") from None
+        datasets = [full]
+        for number in range(1, count + 1):
+            scale = [time, *(size * 2**number for size in space)]
+            shift = [0.0, *(size * (2**number - 1) / 2 for size in space)]
+            moves = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
+            datasets.append({"path": str(number), "coordinateTransformations": moves})
+        if multiscale["datasets"] != datasets:
+            multiscale["datasets"] = datasets
+            _nodes.replace_group(image, version, attributes, image / _layout.LEVEL)
 
 
 def seal(image: Path, level: _layout.Level, frames: int, state: str, ledger: Mapping[str, Any] | None = None) -> list[str]:

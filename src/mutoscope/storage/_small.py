@@ -62,11 +62,13 @@ class SmallShard:
         That of the level's array.
     number : int
         Which shard.
+    staging : Path
+        Where it is prepared: the folder of the full size, where those of killed processes are looked for.
     """
 
-    def __init__(self, level: _layout.Level, folder: Path, number: int) -> None:
+    def __init__(self, level: _layout.Level, folder: Path, number: int, staging: Path) -> None:
         self._level = level
-        self._part = folder / f".{os.getpid()}-shard{number}{_files.PART}"
+        self._part = staging / f".{os.getpid()}-{folder.name}-shard{number}{_files.PART}"
         self._index = np.full((level.shard_chunks, 2), _shard.EMPTY, dtype="<u8")
         self._fd = -1
         self._published_fd = -1
@@ -118,6 +120,10 @@ class SmallShard:
         self._end = offset
         self.frames += 1
         self.dirty = True
+
+    def leave_out(self) -> None:
+        """Count a frame that is not there; it reads as zeros."""
+        self.frames += 1
 
     def _begin(self) -> None:
         """Make the file aside, with what is published already."""

@@ -105,7 +105,7 @@ class PublishingWriter(FrameStreamWriter):
     `close`. It owns a thread for each core and one that publishes; `close` ends them.
     """
 
-    def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process") -> None:
+    def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process", pyramid: bool = False) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         """Notified for callers: room, acknowledgements, failures."""
@@ -125,7 +125,7 @@ class PublishingWriter(FrameStreamWriter):
         self._threads: list[threading.Thread] = []
         self._stored_bytes = 0
         self._acknowledging = LatencyHistogram()
-        super().__init__(image, previous_id=previous_id, durability=durability)
+        super().__init__(image, previous_id=previous_id, durability=durability, pyramid=pyramid)
 
     def _open(self, previous_id: int, durability: Durability) -> None:
         super()._open(previous_id, durability)
@@ -137,7 +137,7 @@ class PublishingWriter(FrameStreamWriter):
         self._cuts = [slice(first, first + level.strip) for first in range(0, self.shape[0], level.strip)]
         shard, frames = divmod(self._count, level.frames_per_shard)
         if frames:
-            self._small = SmallShard(level, self._level_folder, shard)
+            self._small = SmallShard(level, self._level_folder, shard, self._level_folder)
             self._small.take_up(frames)
         count = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
         names = ["mutoscope-publish", *(["mutoscope-encode"] * count)]
@@ -339,7 +339,7 @@ class PublishingWriter(FrameStreamWriter):
         kill_point("storage.publish.declared")
         document = self._level_folder / _nodes.array_file(self._level.version)
         self._note([*created, document, self._level_folder, self._frames_folder])
-        small = SmallShard(self._level, self._level_folder, shard)
+        small = SmallShard(self._level, self._level_folder, shard, self._level_folder)
         if self._count > shard * self._level.frames_per_shard:
             small.take_up(self._count - shard * self._level.frames_per_shard)
         self._small = small

@@ -87,6 +87,11 @@ class FrameStreamReader:
         return self._newest.compression
 
     @property
+    def levels(self) -> int:
+        """Sizes in which the newest image is stored: the full one, and those of its pyramid."""
+        return self._newest.levels
+
+    @property
     def _newest(self) -> ImageReader:
         return list(self._images.values())[-1]
 

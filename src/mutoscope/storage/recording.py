@@ -394,6 +394,7 @@ def open_image_writer(
     dtype: DTypeLike | None = None,
     continue_: bool = False,
     durability: Durability = "process",
+    pyramid: bool = False,
 ) -> FrameStreamWriter:
     """Open the writer of one camera of a recording.
 
@@ -411,6 +412,8 @@ def open_image_writer(
         stored. Without it an image that holds frames is refused.
     durability : {"process", "power"}
         What acknowledged frames survive: the death of every process, or (within a second) a power cut as well.
+    pyramid : bool
+        Build smaller levels beside the frames, in a thread of the lowest priority; `close` finishes them, then lists them.
 
     Raises
     ------
@@ -440,8 +443,8 @@ def open_image_writer(
     if level.published:
         from mutoscope.storage.publishing import PublishingWriter
 
-        return PublishingWriter(recording.folder(newest), previous_id=previous, durability=durability)
-    return FrameStreamWriter(recording.folder(newest), previous_id=previous, durability=durability)
+        return PublishingWriter(recording.folder(newest), previous_id=previous, durability=durability, pyramid=pyramid)
+    return FrameStreamWriter(recording.folder(newest), previous_id=previous, durability=durability, pyramid=pyramid)
 
 
 def _relative(image: str, name: str) -> str:

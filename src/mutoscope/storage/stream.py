@@ -16,7 +16,6 @@ from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
 from mutoscope.storage.ome_tiff.reader import OmeTiffReader
 from mutoscope.storage.ome_tiff.writer import open_tiff_writer
 from mutoscope.storage.plate import is_plate, plate_info
-from mutoscope.storage.plate import is_plate, plate_info
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
 from mutoscope.storage.writer import Durability, FrameStreamWriter, check_durability
@@ -41,6 +40,7 @@ def open_writer(
     frames_per_shard: int | None = None,
     compression: str | None = None,
     ome_zarr_version: str | None = None,
+    pyramid: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> FrameStreamWriter:
     """Make a data set for one stream of frames and open its writer.
@@ -73,6 +73,9 @@ def open_writer(
         Frames of a compressed OME-Zarr are acknowledged up to half a second later: see `FrameStreamWriter.flush`.
     ome_zarr_version : str, optional
         ``"0.5"``, which is the default, or ``"0.4"``, where each frame is a file of its own.
+    pyramid : bool
+        OME-Zarr: build smaller levels beside the frames, in a thread of the lowest priority; `close` finishes them. See
+        `build_pyramid` for later.
     attributes : mapping, optional
         Saved under ``mutoscope`` of the root's attributes, or of an OME-TIFF's sidecar.
 
@@ -102,6 +105,8 @@ def open_writer(
     if _backend_of(Path(path), backend) == "ome-tiff":
         if frames_per_shard is not None:
             raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
+        if pyramid:
+            raise ConfigError("pyramids are made of OME-Zarr: leave pyramid out")
         if ome_zarr_version is not None:
             raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
         return open_tiff_writer(
@@ -127,7 +132,7 @@ def open_writer(
         ome_zarr_version=ome_zarr_version,
         attributes=attributes,
     )
-    return open_image_writer(recording, name, durability=durability)
+    return open_image_writer(recording, name, durability=durability, pyramid=pyramid)
 
 
 def _backend_of(path: Path, backend: str | None) -> str:
@@ -193,9 +198,10 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
         ``settings``, ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
-        (t, y, x), ``dtype``, ``compression``, ``frames``, ``gaps`` (list of [first id, count]), ``first_frame_id``,
-        ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``, ``rate_hz`` (measured, None if
-        unknown), ``nominal_rate_hz``, ``pixel_size_um``. Of a plate what `mutoscope.storage.plate.plate_info` says.
+        (t, y, x), ``dtype``, ``compression``, ``levels`` (sizes that it is stored in), ``frames``, ``gaps`` (list of [first
+        id, count]), ``first_frame_id``, ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``,
+        ``rate_hz`` (measured, None if unknown), ``nominal_rate_hz``, ``pixel_size_um``.
+        Of a plate what `mutoscope.storage.plate.plate_info` says.
 
     Raises
     ------
@@ -204,8 +210,6 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if is_ome_tiff(path):
         return _tiff_info(path)
-    if is_plate(path):
-        return plate_info(path)
     if is_plate(path):
         return plate_info(path)
     recording = find_recording(path)
@@ -258,6 +262,7 @@ def _described(reader: FrameStreamReader, name: str) -> dict[str, Any]:
         "shape": [len(reader), *reader.shape],
         "dtype": reader.dtype,
         "compression": reader.compression,
+        "levels": reader.levels,
         "frames": len(reader),
         "gaps": [list(gap) for gap in reader.gaps()],
         "first_frame_id": int(ids[0]) if ids.size else None,

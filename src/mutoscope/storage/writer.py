@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
 from mutoscope.storage import _behind, _files, _flat, _layout, _nodes, _seal, _sync, space
 from mutoscope.storage._latency import LatencyHistogram
+
+if TYPE_CHECKING:
+    from mutoscope.storage._pyramid import Companion
 
 __all__ = ["Durability", "FrameStreamWriter", "Receipt", "WriterStatistics"]
 
@@ -152,7 +155,7 @@ class FrameStreamWriter:
         Of every frame.
     """
 
-    def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process") -> None:
+    def __init__(self, image: Path, *, previous_id: int = 0, durability: Durability = "process", pyramid: bool = False) -> None:
         check_durability(durability)
         self.path = image
         self._level_folder = image / _layout.LEVEL
@@ -164,12 +167,17 @@ class FrameStreamWriter:
         self._planes: list[_flat.FlatWriter] = []
         self._syncer: _sync.Syncer | None = None
         self._behind = _behind.Behind()
+        self._pyramid: Companion | None = None
         self._reserve = space.Reserve(self._level_folder)
         self._latency = LatencyHistogram()
         self._frames = self._failed = 0
         self._lock_fd = _seal.hold_image(image)
         try:
             self._open(previous_id, durability)
+            if pyramid:
+                from mutoscope.storage._pyramid import Companion
+
+                self._pyramid = Companion(image, lambda: self._count)
         except BaseException:
             self._release()
             raise
@@ -190,6 +198,8 @@ class FrameStreamWriter:
         if (self._frames_folder / "t").is_dir():
             self._planes = [self._add_flat(name) for name in _layout.PLANE_ARRAYS]
         _seal.set_state(self.path, "open")
+        if self._count:
+            _seal.list_levels(self.path, 0)
         self._reserve.take()
         created = self._reserve_rows(self._count, 1)
         self._enter_rows(self._count // _ROWS)
@@ -537,11 +547,15 @@ class FrameStreamWriter:
             if self._syncer is not None:
                 _seal.note_documents(self.path, self._syncer)
                 self._syncer.sync()
+            if self._pyramid is not None:
+                self._pyramid.finish(self._count)
         finally:
             self._release()
 
     def _release(self) -> None:
         self._closed = True
+        if self._pyramid is not None:
+            self._pyramid.stop()
         self._behind.close()
         if self._syncer is not None:
             self._syncer.close()
