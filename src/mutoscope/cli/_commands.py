@@ -158,14 +158,15 @@ def recover(
     *,
     json: Json = False,
 ) -> int:
-    """Repair a data set after a crash or a power cut: trim the unwritten tail."""
+    """Repair a data set after a crash or a power cut: trim the unwritten tail; of a plate, find planes that are not whole."""
     import msgspec
 
     from mutoscope import storage
     from mutoscope.app.report import check_dataset
+    from mutoscope.storage.plate import is_plate, repair_plate
 
     check_dataset(dataset)
-    report = storage.recover(dataset)
+    report = repair_plate(dataset) if is_plate(dataset) else storage.recover(dataset)
     print(jsonlib.dumps(msgspec.to_builtins(report)) if json else report.summary())
     return 0
 

@@ -10,16 +10,19 @@ from mutoscope.storage.plate.backend import PlateBackend
 from mutoscope.storage.plate.description import PlateChannel, PlateDescription, Position
 from mutoscope.storage.plate.importing import ImportReport, SkippedFile, import_plate
 from mutoscope.storage.plate.info import plate_info, plate_lines
+from mutoscope.storage.plate.repair import PlateRepair, repair_plate
 
 __all__ = [
     "ImportReport",
     "PlateBackend",
     "PlateChannel",
     "PlateDescription",
+    "PlateRepair",
     "Position",
     "SkippedFile",
     "import_plate",
     "plate_info",
     "plate_lines",
+    "repair_plate",
     "is_plate",
 ]

@@ -307,13 +307,10 @@ class PlateImage:
                 return False
         return True
 
-    def finish_replacing(self, at: Tcz) -> None:
-        """Make the smaller levels of a plane anew whose writer was killed as it replaced it."""
-        name = self.name(at)
+    def renew(self, at: Tcz, name: str) -> None:
+        """Make the smaller levels of a stored plane anew from its full one."""
         with self.claimed(at, name) as claim:
-            if claim.state != REPLACING:
-                return
-            plane = self.read(at)
+            plane = np.ascontiguousarray(self.read(at), dtype=self.spec.numpy_dtype)
             for level in range(1, self.spec.levels):
                 plane = _pyramid.half(plane)
                 _place(self._part(plane), self.chunk_path(level, at))

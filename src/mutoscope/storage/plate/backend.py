@@ -150,6 +150,9 @@ class PlateBackend(StorageBackend):
         if isinstance(said.channel, str) or (named and said.channel is not None):
             text = str(said.channel)
             keys = [channel.key for channel in self.description.channels]
+            if text not in keys and self.plate is not None:
+                self.plate.refresh()  # another process may have brought it
+                keys = [channel.key for channel in self.description.channels]
             if text in keys:
                 return keys.index(text)
             if self.description.channels and not named:

@@ -7,6 +7,7 @@ channel. Without planes, the well's projection.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mutoscope.model.errors import DatasetError
 from mutoscope.model.plate import PlateGeometry, WellName
 from mutoscope.storage import _files, _layout
 from mutoscope.storage.plate import _documents, _pyramid
@@ -25,6 +27,7 @@ __all__ = ["TILE", "update"]
 TILE = 128
 """Pixels of a side of a tile."""
 
+_log = logging.getLogger(__name__)
 _serial = itertools.count()
 
 
@@ -97,7 +100,10 @@ def _tiles(plate: Plate, well: WellName, channels: int) -> dict[int, NDArray[Any
         for channel in range(min(channels, states.shape[1])):
             there = np.flatnonzero(states[0, channel])
             if channel not in found and there.size:
-                found[channel] = _tile(image, (0, channel, int(there[len(there) // 2])))
+                try:
+                    found[channel] = _tile(image, (0, channel, int(there[len(there) // 2])))
+                except DatasetError as error:  # a damaged plane costs its tile; `recover` finds it
+                    _log.warning("no tile of %s, channel %d: %s", key.path, channel, error)
     return {channel: found.get(channel, np.zeros((TILE, TILE), "uint8")) for channel in range(channels)}
 
 
