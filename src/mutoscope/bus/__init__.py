@@ -4,6 +4,9 @@ One inherited Unix socket a process, length-prefixed msgpack of frozen Structs, 
 creates the socket pairs and its :class:`Hub` closes the hub's ends; each process closes its own. There are no names, so
 nothing to unlink.
 
+The hub introduces: when it has let a command of one process through to another, it hands each an end of a socket pair, and
+commands between the two take that line from then on. Broadcasts, events and the supervisor's own commands stay on the hub.
+
 - :class:`Command`, :class:`Event`, :func:`handles`: what travels, and who handles it.
 - :class:`Hub`: the router, driven by the supervisor's selector loop.
 - :class:`Endpoint`: a worker's side, single-threaded.
