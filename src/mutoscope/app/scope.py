@@ -8,20 +8,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from mutoscope import storage
 from mutoscope.app.composition import Parts, SourceSettings
+from mutoscope.app.results import AcquisitionResult, ScopeResult, WorkerStatus
+from mutoscope.app.source import Source
 from mutoscope.bus import Command, Event
 from mutoscope.cameras.driver import Camera
-from mutoscope.frames import FrameReader, FrameWriter, TableReader
+from mutoscope.frames import FrameReader, TableReader
 from mutoscope.model import errors
 from mutoscope.model.errors import (
     ConfigError,
@@ -48,124 +48,10 @@ observers: list[Callable[[Scope], None]] = []
 """Called with each scope that has just started (the terminal display adds itself here)."""
 
 
-@dataclass(frozen=True)
-class AcquisitionResult:
-    """What an acquisition brought: frames produced and stored by camera, why each ended, how long it took in seconds."""
-
-    produced: dict[str, int]
-    stored: dict[str, int]
-    reasons: dict[str, str]
-    messages: dict[str, str]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ScopeResult:
-    """How a scope ended.
-
-    ``exit_reason`` is ``"stopped"``, ``"interrupted"``, ``"quit"`` (`message` says who asked and why), ``"program_ended"``,
-    ``"disk_full"``, ``"disk_reserve"``, ``"dataset_lost"`` (somebody moved or deleted it), ``"recorder_lost"``,
-    ``"failed_to_start"`` or ``"supervisor_lost"``; ``errors`` lists what went wrong.
-    """
-
-    exit_reason: str
-    errors: list[str] = field(default_factory=list)
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class WorkerStatus:
-    """One worker, as the supervisor and the status table see it."""
-
-    name: str
-    kind: str
-    pid: int
-    state: str
-    frames: int
-    drops: int
-    restarts: int
-    heartbeat_age_s: float | None
-    recovery_s: list[float]
-    last_error: str
-    last_traceback: str
-
-
-class Source:
-    """The user's own process as a camera. From :meth:`Scope.source`; one thread at a time.
-
-    Every frame has the shape and dtype of its :class:`SourceSettings`, unless those say that it is `varying`.
-    """
-
-    def __init__(self, name: str, settings: SourceSettings, writer: FrameWriter, *, recorded: bool) -> None:
-        self._name = name
-        self._settings = settings
-        self._writer = writer
-        self._recorded = recorded
-        self._shape = (int(settings.shape[0]), int(settings.shape[1]))
-        self._dtype = np.dtype(settings.dtype)
-
-    def push(self, array: npt.NDArray[Any], **metadata: Any) -> int:
-        """Copy a frame into the ring, once, and publish it; returns its ``frame_id``. See :meth:`FrameWriter.push`.
-
-        Raises
-        ------
-        ConfigError
-            A ValueError: the frame is not what the source declared. No ``frame_id`` is used.
-        """
-        if type(array) is not np.ndarray:
-            array = np.asarray(array)
-        if array.shape != self._shape or array.dtype != self._dtype:
-            if array.dtype.newbyteorder("=") != array.dtype:
-                array = array.astype(array.dtype.newbyteorder("="))
-            self._check(array.shape, array.dtype)
-        return self._writer.push(array, **metadata)
-
-    def slot(self, shape: tuple[int, int] | None = None, dtype: npt.DTypeLike | None = None, **metadata: Any) -> Any:
-        """A free slot to fill in place, published on leaving the ``with`` block. See :meth:`FrameWriter.slot`.
-
-        Parameters
-        ----------
-        shape, dtype : optional
-            As declared, if not given.
-        **metadata
-            See :meth:`FrameWriter.slot`.
-
-        Raises
-        ------
-        ConfigError
-            A ValueError: the frame is not what the source declared. No ``frame_id`` is used.
-        """
-        wanted = self._shape if shape is None else tuple(shape)
-        kind = self._dtype if dtype is None else np.dtype(dtype)
-        if wanted != self._shape or kind != self._dtype:
-            self._check(wanted, kind)
-        return self._writer.slot(wanted, kind, **metadata)
-
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Refuse a form that was not declared; where forms vary, what cannot be stored. What is not refused is the form now."""
-        if (shape, dtype) == (self._shape, self._dtype):
-            return
-        if not self._settings.varying:
-            declared = f"{_by(self._shape)} px of {self._dtype}"
-            raise ConfigError(
-                f"source {self._name!r} was declared with frames of {declared}, and this one is {_by(shape)} px of {dtype}; "
-                "SourceSettings(…, varying=True) lets them change"
-            )
-        if len(shape) != 2 or min(shape) < 1:
-            raise ConfigError(f"a frame has shape (y, x) with at least one pixel, not {shape}")
-        if self._recorded:
-            storage.CameraLayout((shape[0], shape[1]), dtype).level()  # refuses what cannot be stored
-        self._shape, self._dtype = (shape[0], shape[1]), dtype
-
-
 def _warn(level: int, text: str) -> None:
     """Pass a warning on to whoever runs the scope; errors are in its result, and everything is in ``scope.log``."""
     if level == logging.WARNING:
         log.warning("%s", text)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "no"
 
 
 class Scope:

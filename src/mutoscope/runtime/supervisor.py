@@ -14,13 +14,12 @@ import socket
 import time
 from typing import Any
 
-from mutoscope.bus import CallRecord, Deferred, Reply
+from mutoscope.bus import Deferred
 from mutoscope.frames import _os
 from mutoscope.model import errors
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
     CommandTimeoutError,
-    ConfigError,
     DatasetNotFoundError,
     DiskFullError,
     MutoscopeError,
@@ -29,7 +28,7 @@ from mutoscope.model.errors import (
     ScopeStateError,
 )
 from mutoscope.runtime import control, processes
-from mutoscope.runtime.accounts import final_ledger, live_ledger
+from mutoscope.runtime.accounts import final_ledger
 from mutoscope.runtime.acquisition import STOP_STREAM_S, Acquisitions
 from mutoscope.runtime.consumers import shortened
 from mutoscope.runtime.crew import TEARDOWN_S, Crew
@@ -37,6 +36,7 @@ from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import PROGRAM, Desk
 from mutoscope.runtime.journal import Journal
 from mutoscope.runtime.members import Member
+from mutoscope.runtime.reception import Reception
 from mutoscope.runtime.spec import ScopeInfo, ScopeSpec, ScopeState
 from mutoscope.runtime.streams import Stream
 from mutoscope.runtime.tables import Tables
@@ -58,8 +58,6 @@ FAILURES: dict[str, type[MutoscopeError]] = {
     "dataset_lost": DatasetNotFoundError,
 }
 """What is raised in whoever waits for an acquisition, by the reason for which the run failed."""
-NOT_AUDITED = frozenset({"scope.get_ledger", "scope.get_status", "scope.get_state", "scope.attach_status"})
-"""Commands that only look."""
 
 
 class Supervisor:
@@ -97,10 +95,8 @@ class Supervisor:
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.interrupts = 0
         self.hub.on_peer_lost = self._peer_lost
-        self.hub.on_problem = self._handler_failed
-        self.hub.on_call = self._called
         self.hub.add_peer(PROGRAM, program, kind="client")
-        self._register_commands()
+        self.reception = Reception(self)
 
     # -- the loop
 
@@ -150,7 +146,7 @@ class Supervisor:
             # After a pause of the whole scope (a frozen container, a debugger) everyone gets the time to show a sign of life.
             for member, silent_s in [] if slept else self.crew.watch(now):
                 if silent_s > self.spec.recorder_hang_s and self.phase == "running":
-                    self._fail_run("recorder_lost", f"{member.name} has not responded for {silent_s:.0f} s and was killed")
+                    self.fail_run("recorder_lost", f"{member.name} has not responded for {silent_s:.0f} s and was killed")
                     self.crew.kill(member)
         self.acquisitions.advance(now)
         self._advance_phase(now)
@@ -245,6 +241,18 @@ class Supervisor:
             self.awaiting_start.resolve(self._start_report())
             self.awaiting_start = None
 
+    def await_start(self) -> Any:
+        """Answered once every worker is set up; raises what prevents it."""
+        if self.start_failure is not None:
+            self.start_told = True
+            raise self.start_failure
+        if self.phase == "running":
+            return self._start_report()
+        if self.phase != "starting":
+            raise ScopeStateError(f"the scope was ended while it started: {self.reason}")
+        self.awaiting_start = Deferred()
+        return self.awaiting_start
+
     def _start_report(self) -> dict[str, Any]:
         return {"supervisor_pid": os.getpid(), "workers": {m.name: m.child.pid for m in self.crew if m.child}}
 
@@ -282,7 +290,7 @@ class Supervisor:
         """A worker will not come back."""
         self.acquisitions.member_lost(member, what)
         if member.spec.kind == "recorder":
-            self._fail_run("recorder_lost", what)
+            self.fail_run("recorder_lost", what)
         else:
             self.desk.report(what)
 
@@ -305,7 +313,8 @@ class Supervisor:
             return
         self.begin_stop("program_ended")
 
-    def _fail_run(self, reason: str, message: str) -> None:
+    def fail_run(self, reason: str, message: str) -> None:
+        """End the run in order: it cannot go on storing."""
         if reason in ("recorder_lost", "dataset_lost") and (loss := self.dataset.loss()):
             reason, message = "dataset_lost", loss
         if self.acquisitions.failure is None:
@@ -314,7 +323,13 @@ class Supervisor:
         self.begin_stop(reason)
 
     def _acquiring(self, acquiring: bool) -> None:
-        self._set_state(acquiring=acquiring, mode="acquiring" if acquiring else "idle")
+        self.set_state(acquiring=acquiring, mode="acquiring" if acquiring else "idle")
+
+    def set_state(self, **changes: Any) -> None:
+        """Change the shared state; every worker hears it."""
+        values = {field: getattr(self.state, field) for field in self.state.__struct_fields__}
+        self.state = ScopeState(**{**values, **changes})
+        self.hub.publish(control.StateChanged(state=self.state))
 
     # -- stopping
 
@@ -414,112 +429,3 @@ class Supervisor:
             os.close(self.program_pidfd)
         os.close(self.wake_read)
         os.close(self.wake_write)
-
-    # -- commands
-
-    def _register_commands(self) -> None:
-        register = self.hub.register_local
-        register(control.AttachReader, self._attach_reader)
-        register(control.AttachWriter, self._attach_writer)
-        register(control.CreateTable, lambda sender, c: self.tables.create(sender, self._pid(sender), c))
-        register(control.AttachTable, self._attach_table)
-        register(control.AttachStatus, lambda _s, _c: Reply(*self.crew.status_handle()))
-        register(control.FramesNotStored, self._frames_not_stored, script=False)
-        register(
-            control.StreamStarted, lambda _s, c: self.acquisitions.sequence_started(self._stream(c.stream), c), script=False
-        )
-        register(control.StreamEnded, lambda _s, c: self.acquisitions.sequence_ended(self._stream(c.stream), c), script=False)
-        register(control.RecordingFailed, lambda _s, c: self._fail_run(c.reason, c.message), script=False)
-        register(control.Quit, lambda sender, c: self.begin_stop("quit", f"{sender}: {c.reason}"))
-        register(control.StartAcquisition, self._start_acquisition)
-        register(control.StopAcquisition, lambda _s, _c: self.acquisitions.stop())
-        register(control.AwaitAcquisition, lambda _s, _c: self.acquisitions.wait())
-        register(control.GetLedger, lambda _s, _c: live_ledger(self.spec, self.streams, self.tables, self.crew.members))
-        register(control.GetStatus, lambda _s, _c: self.crew.describe())
-        register(control.GetState, lambda _s, _c: self.state)
-        register(control.SetState, self._change_state)
-        register(control.AllowRestart, self._allow_restart)
-        register(control.AwaitStart, self._await_start)
-        register(control.StopScope, self._stop_scope)
-        self.hub.subscribe(control.LogLine, lambda event: self.desk.journal.line(event.level, event.worker, event.text))
-
-    def _pid(self, sender: str) -> int:
-        member = self.crew.members.get(sender)
-        return member.child.pid if member is not None and member.child is not None else self.program_pid
-
-    def _stream(self, name: str) -> Stream:
-        try:
-            return self.streams[name]
-        except KeyError:
-            known = ", ".join(self.streams) or "none"
-            raise ConfigError(f"there is no camera {name!r}; this scope has: {known}") from None
-
-    def _attach_reader(self, sender: str, command: control.AttachReader) -> Reply:
-        return Reply(*self._stream(command.stream).attach_reader(sender, self._pid(sender), command))
-
-    def _attach_table(self, sender: str, command: control.AttachTable) -> Any:
-        others = (member for member in self.crew if member.name != sender and member.spec.kind not in ("camera", "recorder"))
-        if command.table not in self.tables.names and not any(member.state not in ("failed", "ended") for member in others):
-            known = ", ".join(self.tables.names) or "none"
-            raise ConfigError(f"there is no table {command.table!r}, and no worker that could create it; there are: {known}")
-        return self.tables.attach(sender, self._pid(sender), command)
-
-    def _attach_writer(self, sender: str, command: control.AttachWriter) -> Reply:
-        stream = self._stream(command.stream)
-        if sender != (stream.spec.producer or PROGRAM):
-            raise ConfigError(f"{stream.name} is filled by {stream.spec.producer or 'the user program'}, not by {sender}")
-        return Reply(*stream.attach_writer(sender, self._pid(sender)))
-
-    def _frames_not_stored(self, sender: str, command: control.FramesNotStored) -> None:
-        self._stream(command.stream).add_not_stored(sender, command.first_id, command.last_id, command.reason)
-
-    def _start_acquisition(self, _sender: str, command: control.StartAcquisition) -> Any:
-        if self.phase != "running":
-            raise ScopeStateError(f"the scope is {self.phase}: nothing can be acquired now")
-        return self.acquisitions.start(command)
-
-    def _await_start(self, _sender: str, _command: control.AwaitStart) -> Any:
-        if self.start_failure is not None:
-            self.start_told = True
-            raise self.start_failure
-        if self.phase == "running":
-            return self._start_report()
-        if self.phase != "starting":
-            raise ScopeStateError(f"the scope was ended while it started: {self.reason}")
-        self.awaiting_start = Deferred()
-        return self.awaiting_start
-
-    def _stop_scope(self, _sender: str, command: control.StopScope) -> None:
-        if command.now:
-            self.stop_now(command.reason)
-        else:
-            self.begin_stop(command.reason)
-
-    def _allow_restart(self, _sender: str, command: control.AllowRestart) -> None:
-        member = self.crew.members.get(command.worker)
-        if member is None:
-            known = ", ".join(self.crew.members)
-            raise ConfigError(f"there is no worker {command.worker!r}; this scope has: {known}")
-        if member.state != "needs consent":
-            raise ScopeStateError(f"{member.name} is {member.state}; there is nothing to consent to")
-        self.crew.allow_restart(member)
-
-    def _change_state(self, _sender: str, command: control.SetState) -> None:
-        changes = {field: value for field in ("saving", "folder", "mode") if (value := getattr(command, field)) is not None}
-        if command.settings is not None:
-            changes["settings"] = {**self.state.settings, **command.settings}
-        self._set_state(**changes)
-
-    def _set_state(self, **changes: Any) -> None:
-        values = {field: getattr(self.state, field) for field in self.state.__struct_fields__}
-        self.state = ScopeState(**{**values, **changes})
-        self.hub.publish(control.StateChanged(state=self.state))
-
-    def _handler_failed(self, handler: str, sender: str, command: str, error: Exception) -> None:
-        self.desk.note(logging.ERROR, f"{handler}: the command {command} of {sender} failed: {error}")
-
-    def _called(self, record: CallRecord) -> None:
-        if record.command not in NOT_AUDITED:
-            self.desk.journal.audit(
-                record.sender, record.target, record.command, record.payload, record.outcome, record.duration_s, record.utc_ns
-            )
