@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -177,6 +179,12 @@ def test_a_camera_that_fails_to_open_is_not_open():
     camera.close()
     assert not camera.is_open
     assert camera.closed == 0
+
+
+def test_the_suite_without_pytest_says_how_to_get_it():
+    code = "import sys; sys.modules['pytest'] = None\nfrom mutoscope.cameras.suite import CameraSuite\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.splitlines()[-1].endswith("the conformance suite of cameras needs pytest: pip install pytest")
 
 
 # The table

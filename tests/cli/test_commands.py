@@ -14,7 +14,7 @@ import pytest
 
 from command_line import MUTOSCOPE, mutoscope, run
 from mutoscope import storage
-from mutoscope.app.doctor import examine
+from mutoscope.app.doctor import examine, lines
 from mutoscope.app.report import dataset_lines
 
 
@@ -80,6 +80,14 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert not report["core"]["loads"]
     assert any("_compile.py" in problem for problem in report["problems"])
+
+
+def test_doctor_says_how_to_get_what_opens_a_recording() -> None:
+    report = examine()
+    report["readers"] = {"zarr": None, "tifffile": "2026.1"}
+    said = [" ".join(line.split()) for line in lines(report)]
+    assert "zarr missing: pip install zarr" in said
+    assert "tifffile 2026.1" in said
 
 
 def test_doctor_knows_every_extra() -> None:

@@ -69,7 +69,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         state = "installed" if not extra["missing"] else f"missing {', '.join(extra['missing'])}: {extra['command']}"
         found.append(f"  {name:<22}{state}")
     found.append("readers of what is recorded")
-    found += [f"  {name:<22}{version or 'not installed'}" for name, version in report["readers"].items()]
+    found += [f"  {name:<22}{version or f'missing: {install_command(name)}'}" for name, version in report["readers"].items()]
     found += [f"problem: {problem}" for problem in report["problems"]] or ["no problem found: a scope can run here"]
     return found
 

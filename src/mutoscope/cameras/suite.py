@@ -22,11 +22,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from mutoscope.cameras.driver import Camera, SequenceStopped
-from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
+from mutoscope.model.errors import BackendUnavailableError, BufferUnavailableError, CameraError, ConfigError
+from mutoscope.model.install import install_command
+
+try:
+    import pytest
+except ImportError as error:
+    raise BackendUnavailableError(f"the conformance suite of cameras needs pytest: {install_command('pytest')}") from error
 
 __all__ = ["CameraSuite"]
 
