@@ -219,3 +219,26 @@ def test_a_plain_program_that_is_interrupted_leaves_one_traceback_and_its_summar
     assert ledger.stored == ledger.produced == storage.info(path)["frames"]
     assert f"stored {ledger.stored:,}" in first
     assert ledger.to_dict()["reason"] == "interrupted"
+
+
+class NotAgain(Rogue):
+    """Is set up once and never again."""
+
+    restart = Restart(limit=3, backoff_s=0.01)
+
+    def setup(self) -> None:
+        if self._host_or_raise().incarnation > 1:
+            raise OSError(19, "No such device", "/dev/laser")
+
+
+def test_a_setup_that_fails_after_each_restart_is_told_in_full_once(tmp_path: Path) -> None:
+    with ms.Scope(camera=camera(), workers=[NotAgain], record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:
+        kill(scope, "NotAgain", signal.SIGKILL)
+        until(lambda: status_of(scope, "NotAgain").state == "failed")
+        assert "in setup" in status_of(scope, "NotAgain").last_traceback
+    assert scope.result is not None
+    [error] = scope.result.errors
+    assert "setup failed: [Errno 19] No such device: '/dev/laser' and is out of restarts" in error
+    log = (tmp_path / "run.mutoscope" / "scope.log").read_text()
+    assert log.count("Traceback (most recent call last)") == 1
+    assert log.count("again, the same error") == 2

@@ -62,7 +62,8 @@ class WorkerHost:
     # -- asked by the supervisor
 
     @handles(control.SetUp, delivery="supervisor")
-    def _set_up(self, command: control.SetUp) -> None:
+    def _set_up(self, command: control.SetUp) -> errors.ErrorRecord | None:
+        """Answers None, or what went wrong: the supervisor says it, once."""
         self.info, self.state = command.info, command.state
         self.endpoint.subscribe(control.StateChanged, self._state_changed)
         self.endpoint.subscribe(control.TablesChanged, self._tables_changed)
@@ -71,11 +72,13 @@ class WorkerHost:
             if self.worker.moves and self.incarnation > 1:
                 self.worker.safe_state()
             self.worker.setup()
-        except Exception:
-            self._failed = True  # the supervisor hears it as the answer to its request
+        except Exception as error:  # noqa: BLE001  (the boundary to the author's code: the supervisor reports it, and we end)
+            record = errors.to_record(error, traceback.format_exc())
+            self._failed = True
             self.worker.safe_state()
-            raise
+            return record
         self._ready = True
+        return None
 
     @handles(control.StopWorker, delivery="supervisor")
     def _stop(self, command: control.StopWorker) -> None:

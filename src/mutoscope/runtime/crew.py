@@ -139,7 +139,7 @@ class Crew:
             member.name,
             self._owner.set_up_command(),
             self._spec.setup_timeout_s,
-            lambda _value, error: self._set_up_done(member, incarnation, error),
+            lambda value, error: self._set_up_done(member, incarnation, error or _failure(value)),
         )
 
     def _set_up_done(self, member: Member, incarnation: int, error: Exception | None) -> None:
@@ -422,6 +422,11 @@ def _named(error: Exception, who: str) -> Exception:
         named = errors.RemoteError(type(error).__name__, message)
     named.remote_traceback = getattr(error, "remote_traceback", None)  # type: ignore[attr-defined]
     return named
+
+
+def _failure(answer: Any) -> Exception | None:
+    """Return the error that a worker's setup answered with, if it did."""
+    return None if answer is None else errors.from_record(msgspec.convert(answer, errors.ErrorRecord))
 
 
 def _load_error(fault: str) -> errors.ErrorRecord | None:
