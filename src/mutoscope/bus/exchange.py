@@ -10,13 +10,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
 
 from mutoscope.bus import routes, wire
 from mutoscope.bus.audit import AuditReader
-from mutoscope.bus.commands import HandlerSpec, Manifest
+from mutoscope.bus.commands import Manifest
 from mutoscope.bus.flow import LINE_BYTES
+from mutoscope.bus.local import LocalCommands, Post
 from mutoscope.bus.peer import Peer
 from mutoscope.bus.wire import CallRecord, MalformedError
 from mutoscope.model.errors import ConfigError, UnknownCommandError
@@ -29,12 +29,6 @@ DRAIN_S = 0.25
 """How often the records of what went over lines are collected."""
 
 _WORD_S = 0.1  # how long an asking side that met the end of its line waits for the reason, when nobody died
-
-
-class Post(Protocol):
-    """Sends a message to a peer; `fds` are handed over when `give` is set."""
-
-    def __call__(self, peer: Peer, message: Any, fds: Sequence[int] = (), *, give: bool = False) -> int: ...
 
 
 class Line:
@@ -61,17 +55,12 @@ class Exchange:
     ----------
     post : callable
         How the hub sends a message.
-    permits : callable(peer, spec)
-        Whether a peer may send a command.
     note : callable
         Returns who hears how each command ended that went over a line: a callable(CallRecord), or None.
     """
 
-    def __init__(
-        self, post: Post, permits: Callable[[Peer, HandlerSpec], bool], note: Callable[[], Callable[[CallRecord], None] | None]
-    ) -> None:
+    def __init__(self, post: Post, note: Callable[[], Callable[[CallRecord], None] | None]) -> None:
         self._post = post
-        self._permits = permits
         self._note = note
         self._lines: dict[int, Line] = {}
         self._numbers = itertools.count(1)
@@ -84,13 +73,13 @@ class Exchange:
 
     # -- how a line comes about
 
-    def offer(self, sender: Peer, target: Peer, manifests: Mapping[str, Manifest], local: Iterable[str]) -> None:
+    def offer(self, sender: Peer, target: Peer, manifests: Mapping[str, Manifest], local: LocalCommands) -> None:
         """Give `sender` a line to `target`, unless there is one; its next commands go over it."""
         if not (sender.takes_lines and target.takes_lines) or sender.kind == "page" or target.manifest is None:
             return
         if any(line.sender is sender and line.target is target for line in self._lines.values()):
             return
-        permitted = [spec for spec in target.manifest.handles if spec.delivery != "supervisor" and self._permits(sender, spec)]
+        permitted = [spec for spec in target.manifest.handles if spec.delivery != "supervisor" and sender.permits(spec)]
         commands = tuple(spec.command for spec in permitted if spec.command not in local)
         try:
             near, far = socket.socketpair()
@@ -125,8 +114,11 @@ class Exchange:
         line.far = -1
         audited = self._note() is not None
         if audited and target not in self._records:
-            self._records[target] = memory = AuditReader()
-            fds.append(memory.detach())
+            try:
+                self._records[target] = memory = AuditReader()
+                fds.append(memory.detach())
+            except OSError as error:
+                logger.warning("%s sends its records as messages: no memory can be made for them: %s", target.name, error)
         message = wire.Accept(line.sender.name, line.window_bytes, line.commands, audited, len(fds))
         self._post(target, message, fds, give=True)
         if self._next_drain is None:

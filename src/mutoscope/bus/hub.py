@@ -11,20 +11,19 @@ import logging
 import selectors
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from mutoscope.bus import payload, routes, wire
-from mutoscope.bus.commands import Command, Event, HandlerSpec, Manifest, identity, message_name, reply_type
+from mutoscope.bus.commands import Command, Event, Manifest, message_name, reply_type
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.exchange import Exchange
 from mutoscope.bus.flow import WINDOW_BYTES
+from mutoscope.bus.local import LocalCommands
 from mutoscope.bus.peer import Held, Outstanding, Peer, PeerStatistics
-from mutoscope.bus.reply import Deferred, Reply
-from mutoscope.bus.wire import BROADCAST, NIL, REQUEST, SEND, SUPERVISOR, CallRecord, MalformedError
+from mutoscope.bus.wire import BROADCAST, REQUEST, SUPERVISOR, CallRecord, MalformedError
 from mutoscope.model.errors import (
     BadPayloadError,
     CommandTimeoutError,
@@ -42,13 +41,6 @@ logger = logging.getLogger(__name__)
 
 OnReply = Callable[[Any, Exception | None], None]
 _SWEEP_S = 1.0
-
-
-class _Local(msgspec.Struct, frozen=True):
-    kind: type[Command]
-    call: Callable[[str, Any], Any]
-    script: bool
-    page: bool
 
 
 class Hub:
@@ -98,7 +90,7 @@ class Hub:
         self._peers: dict[str, Peer] = {}
         self._manifests: dict[str, Manifest] = {}
         self._gone: dict[str, str] = {}
-        self._local: dict[str, _Local] = {}
+        self._local = LocalCommands(self._post, self._answered_local)
         self._latest: dict[str, tuple[str, msgspec.Raw]] = {}
         self._listeners: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
         self._deadlines: list[tuple[float, int, Peer, int]] = []
@@ -123,7 +115,7 @@ class Hub:
             wire.LineEnded: lambda peer, message, size: self._exchange.ended(peer, message),
             wire.Done: lambda peer, message, size: self._exchange.done(peer, message.record),
         }
-        self._exchange = Exchange(self._post, _permits, lambda: self.on_call)
+        self._exchange = Exchange(self._post, lambda: self.on_call)
 
     # -- peers
 
@@ -208,11 +200,7 @@ class Hub:
         script, page : bool
             Whether the user's program, and the scope's web page, may send it.
         """
-        name = message_name(kind)
-        payload.check_encodable(kind, name)
-        if name in self._local:
-            raise ConfigError(f"{name} is registered already")
-        self._local[name] = _Local(kind, call, script, page)
+        self._local.register(kind, call, script=script, page=page)
 
     def check_routes(self, manifests: Mapping[str, Manifest] | None = None) -> None:
         """Check the routes of a scope before anything runs; see :func:`mutoscope.bus.routes.check_routes`.
@@ -222,8 +210,7 @@ class Hub:
         manifests : mapping of str to Manifest, optional
             By worker name; those that were announced, when None.
         """
-        local = {name: identity(entry.kind) for name, entry in self._local.items()}
-        routes.check_routes(self._manifests if manifests is None else manifests, local)
+        routes.check_routes(self._manifests if manifests is None else manifests, self._local.identities)
 
     def request(self, name: str, command: Command, timeout_s: float, on_reply: OnReply | None = None) -> None:
         """Send a command of the supervisor to one process, which may declare it ``delivery="supervisor"``.
@@ -458,10 +445,9 @@ class Hub:
             if self._next_sweep is None:
                 self._next_sweep = entry.started + _SWEEP_S
             return
-        local = self._local.get(call.command)
-        if local is not None and (call.to is None or call.to == SUPERVISOR):
+        if call.command in self._local and (call.to is None or call.to == SUPERVISOR):
             self._uncharge(peer, size)
-            self._call_local(peer, call, local)
+            self._local.handle(peer, call)
             return
         if call.kind == BROADCAST:
             self._called_all(peer, call, size)
@@ -492,7 +478,7 @@ class Hub:
             entry = Outstanding(peer, call.id, peer.name, call.command, BROADCAST, call.timeout_s, now)
             target = self._peers.get(name)
             try:
-                _permit(peer, spec)
+                peer.check_permitted(spec)
                 if target is None or target.manifest is None:
                     raise self._absence(name)
             except (MutoscopeError, PermissionError) as error:
@@ -503,7 +489,7 @@ class Hub:
 
     def _find(self, peer: Peer, call: wire.Call) -> Peer:
         name, spec = routes.find_owner(call.command, call.to, self._manifests, {*self._peers, *self._gone})
-        _permit(peer, spec)
+        peer.check_permitted(spec)
         if name == peer.name and call.kind == REQUEST:
             raise ConfigError(f"{name} handles {call.command} itself and would wait for itself: call the method")
         target = self._peers.get(name)
@@ -644,41 +630,7 @@ class Hub:
     def _goodbye(self, peer: Peer, message: wire.Goodbye, size: int) -> None:
         peer.goodbye = f"it closed its side: {message.reason}"
 
-    # -- the supervisor's own commands
-
-    def _call_local(self, peer: Peer, call: wire.Call, local: _Local) -> None:
-        started = time.monotonic()
-        if call.kind == BROADCAST:
-            self._post(peer, wire.Targets(call.id, (SUPERVISOR,)))
-        try:
-            _permit(peer, HandlerSpec(call.command, "", "direct", local.script, local.page))
-            command = payload.decode(call.payload, local.kind, call.command)
-            result = local.call(peer.name, command)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its sender's to hear
-            self._answer_local(peer, call, started, None, (), error)
-            return
-        if isinstance(result, Deferred):
-            result.bind(functools.partial(self._answer_local, peer, call, started))
-        elif isinstance(result, Reply):
-            self._answer_local(peer, call, started, result.value, result.fds, None)
-        else:
-            self._answer_local(peer, call, started, result, (), None)
-
-    def _answer_local(
-        self, peer: Peer, call: wire.Call, started: float, value: Any, fds: Sequence[int], error: Exception | None
-    ) -> None:
-        if error is None:
-            try:
-                packed = NIL if call.kind == SEND else msgspec.Raw(payload.encode(value, f"reply to {call.command}"))
-                wanted = tuple(fds) if call.wants_fds else ()
-                self._post(peer, wire.Answer(call.id, SUPERVISOR, packed, len(wanted)), wanted)
-            except (BadPayloadError, OSError, ValueError) as refused:
-                error = refused
-        if error is not None:
-            text = getattr(error, "remote_traceback", None) or ""
-            if not text and error.__traceback__:
-                text = "".join(traceback.format_exception(error))
-            self._answer_error(peer, call.id, SUPERVISOR, wire.error_record(error, text))
+    def _answered_local(self, peer: Peer, call: wire.Call, started: float, error: Exception | None) -> None:
         self._note(peer.name, SUPERVISOR, call.command, call.kind, started, error, call.payload)
         self._flush()
 
@@ -710,19 +662,6 @@ class Hub:
         self._exchange.drain_all()
         took = time.monotonic() - started
         self.on_call(CallRecord(sender, target, command, kind, took, outcome, content, time.time_ns()))
-
-
-def _permit(peer: Peer, spec: HandlerSpec) -> None:
-    """Raise PermissionError when a process of this kind may not send the command."""
-    if _permits(peer, spec):
-        return
-    if peer.kind == "client":
-        raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
-    raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
-
-
-def _permits(peer: Peer, spec: HandlerSpec) -> bool:
-    return (peer.kind != "client" or spec.script) and (peer.kind != "page" or spec.page)
 
 
 def _log_reply(name: str, command: str) -> OnReply:

@@ -12,7 +12,7 @@ from mutoscope.bus import wire
 from mutoscope.bus.flow import INBOX_BYTES, CreditAccount
 
 if TYPE_CHECKING:
-    from mutoscope.bus.commands import Manifest
+    from mutoscope.bus.commands import HandlerSpec, Manifest
     from mutoscope.bus.connection import Connection
 
 __all__ = ["Held", "Outstanding", "Peer", "PeerStatistics"]
@@ -93,6 +93,18 @@ class Peer:
     def has_room(self) -> bool:
         """Whether a delivery may go now: the inbox has room and nothing waits before it."""
         return self.unhandled_bytes < self.inbox_bytes and not self.held
+
+    def permits(self, spec: HandlerSpec) -> bool:
+        """Whether a process of this kind may send the command."""
+        return (self.kind != "client" or spec.script) and (self.kind != "page" or spec.page)
+
+    def check_permitted(self, spec: HandlerSpec) -> None:
+        """Raise PermissionError when a process of this kind may not send the command."""
+        if self.permits(spec):
+            return
+        if self.kind == "client":
+            raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
+        raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
 
     def hold(self, held: Held) -> None:
         """Keep a delivery back."""

@@ -224,7 +224,9 @@ class WorkerHost:
 
     def _is_orphaned(self) -> bool:
         """Look once more whether the supervisor is gone: its rings may say so before the bus does."""
-        self.endpoint.pump(EOF_S)
+        deadline = time.monotonic() + EOF_S
+        while not self.endpoint.peer_closed and (left := deadline - time.monotonic()) > 0:
+            self.endpoint.pump(left)
         return self.endpoint.peer_closed
 
     def _rest(self) -> None:
