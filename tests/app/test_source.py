@@ -112,13 +112,17 @@ def test_frames_that_were_not_stored_are_said_and_fail_the_run(tmp_path: Path) -
 def test_warnings_of_a_worker_reach_the_program(caplog: pytest.LogCaptureFixture) -> None:
     class Grumbler(ms.Worker):
         def setup(self) -> None:
-            self.log.warning("the lamp is %s", "old")
+            try:
+                raise RuntimeError("no light")
+            except RuntimeError:
+                self.log.warning("the lamp is %s", "old", exc_info=True)
             self.log.info("the stage is new")
 
     with caplog.at_level(logging.WARNING, "mutoscope"), ms.Scope(workers=[Grumbler]):
         pass
     assert "Grumbler: the lamp is old" in caplog.text
     assert "the stage is new" not in caplog.text
+    assert "Traceback" not in caplog.text, "that is in scope.log"
 
 
 WAITS = """
