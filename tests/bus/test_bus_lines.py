@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import threading
 import time
@@ -536,6 +537,53 @@ def test_what_a_killed_worker_answered_is_audited_to_the_last(hub: HubThread, au
     child.kill()
     until(lambda: "left" in hub.lost)
     assert len(audit.outcomes("Tick")) == 200
+
+
+def test_whatever_is_killed_whenever_nobody_waits_for_ever_and_every_answer_is_audited(hub: HubThread, audit: Audit) -> None:
+    names = ("one", "two", "three")
+    children = {name: hub.spawn(name)[0] for name in names}
+    answered: list[float] = []
+    wrong: list[object] = []
+    stopping = threading.Event()
+
+    def ask(program: bus.ThreadedEndpoint, seed: int) -> None:
+        chance = random.Random(seed)
+        while not stopping.is_set():
+            to, other = chance.sample(names, 2)
+            value = chance.random()
+            try:
+                if value < 0.7:
+                    wrong.extend([value] if program.request(Echo(value=value), to=to) != value else [])
+                    answered.append(value)
+                elif value < 0.8:
+                    program.request(Flood(to=other, count=20), to=to)
+                else:
+                    program.send(Tick(n=1), to=to)
+            except PeerDiedError:
+                continue
+            except Exception as error:
+                wrong.append(error)
+
+    with hub.client() as program:
+        threads = [threading.Thread(target=ask, args=(program, seed)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        chance = random.Random(1)
+        for _ in range(8):
+            support.wait(chance.random() * 0.3)
+            name = chance.choice(names)
+            children[name].kill()
+            until(lambda name=name: name in hub.lost)
+            (children[name],) = hub.spawn(name)
+        stopping.set()
+        for thread in threads:
+            thread.join()
+        assert program.statistics().pending == 0
+    assert wrong == []
+    until(lambda: sum(each.outcome == "ok" for each in audit if each.command == "Echo") >= len(answered))
+    told = [bus_decode(each.payload)["value"] for each in audit if each.command == "Echo" and each.outcome == "ok"]
+    assert set(told) >= set(answered)
+    assert len(told) - len(answered) <= 8 * 3  # done, but killed before the answer was out
 
 
 def test_no_descriptor_is_left_by_lines_that_come_and_go(hub: HubThread, asker: Asker) -> None:
