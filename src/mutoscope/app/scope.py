@@ -49,7 +49,7 @@ observers: list[Callable[[Scope], None]] = []
 
 
 def _warn(level: int, text: str) -> None:
-    """Pass the words of a warning on to whoever runs the scope; errors are in its result, and everything is in ``scope.log``."""
+    """Pass a warning's words on to whoever runs the scope; errors are in its result, and everything is in ``scope.log``."""
     if level == logging.WARNING:
         log.warning("%s", text.partition("\n")[0])
 
