@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,12 @@ import tifffile
 import yaozarrs
 import zarr
 from ome_zarr_models.v05 import HCS
-from plate_folders import FOLDERS, GUID, PROFILE, cellvoyager, imagexpress, opera_phenix, plane_of, write
+from plate_folders import FOLDERS, GUID, HTD, PROFILE, cellvoyager, imagexpress, opera_phenix, plane_of, write
 from plate_names import READERS, place, zarr_states
 
 from mutoscope import storage
 from mutoscope.model import filenames
-from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError
+from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError, DiskFullError
 from mutoscope.storage.plate import ImportReport, import_plate, plate_info, plate_lines
 from mutoscope.storage.plate._pyramid import half
 
@@ -388,3 +390,113 @@ def test_what_real_plates_say_of_themselves(external_data: Path, tmp_path: Path)
     phenix = own(tmp_path / "opera_phenix_v1.ome.zarr", "")["mutoscope"]["plate"]
     assert all(channel["flatfield"].startswith("{Background") for channel in phenix["channels"])
     assert [channel["name"] for channel in phenix["channels"]][:2] == ["Alexa 647", "Alexa 568"]
+
+
+@pytest.mark.parametrize("vendor", list(FOLDERS))
+def test_flipped_bits_in_metadata_never_cost_a_plane(tmp_path: Path, vendor: str) -> None:
+    planes = FOLDERS[vendor](tmp_path / "in")
+    files = [path for path in (tmp_path / "in").rglob("*") if path.suffix.lower() in (".htd", ".xml", ".mlf", ".mrf", ".mes")]
+    chance = random.Random(3)
+    for _ in range(12):
+        wholes = {path: path.read_bytes() for path in files}
+        for path, whole in wholes.items():
+            flipped = bytearray(whole)
+            for _ in range(chance.choice([1, 1, 4])):
+                at = chance.choice([chance.randrange(len(whole)), *_digits(whole)])
+                flipped[at] ^= 1 << chance.randrange(8)
+            path.write_bytes(bytes(flipped))
+        report = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr", overwrite=True, with_overview=False)
+        assert report.stored == len(planes)
+        assert plate_info(tmp_path / "out.ome.zarr")["stored"] == len(planes)
+        assert isinstance(yaozarrs.validate_zarr_store(str(tmp_path / "out.ome.zarr")).ome_metadata(), yaozarrs.v05.Plate)
+        for path, whole in wholes.items():
+            path.write_bytes(whole)
+
+
+def _digits(data: bytes) -> list[int]:
+    """Return where digits are: a number that is wrong does more than a tag that is."""
+    return [at for at, byte in enumerate(data) if 48 <= byte <= 57]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<TimepointID>0<", "<TimepointID>2147483646<"),
+        ("<PlaneID>2<", "<PlaneID>60000<"),
+        ("<ChannelID>2<", "<ChannelID>2000000000<"),
+        ("<FieldID>2<", "<FieldID>2147483647<"),
+        ("<Row>1<", "<Row>700<"),
+        ("<PlateRows>8<", "<PlateRows>1<"),
+        ("<PlateColumns>12<", "<PlateColumns>1<"),
+        ("5E-07<", "1e300<"),
+        ("5E-07<", "-3<"),
+        ("2E-04<", "nan<"),
+        ('<ExposureTime Unit="s">0.01<', '<ExposureTime Unit="s">inf<'),
+    ],
+)
+def test_lists_that_say_the_impossible_are_not_believed(tmp_path: Path, old: str, new: str) -> None:
+    planes = opera_phenix(tmp_path / "in")
+    index = tmp_path / "in/Images/Index.xml"
+    text = index.read_text(encoding="utf-8")
+    assert old in text
+    index.write_text(text.replace(old, new), encoding="utf-8")
+    report = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr")
+    assert report.stored == len(planes)
+    assert plate_info(tmp_path / "out.ome.zarr")["images"][-1]["shape"][0] < 1000
+    validate(tmp_path / "out.ome.zarr")
+
+
+def test_a_plate_definition_of_too_many_sites_is_not_believed(tmp_path: Path) -> None:
+    imagexpress(tmp_path / "in")
+    path = tmp_path / "in/9987.HTD"
+    row = "".join(", TRUE" for _ in range(999))
+    many = (
+        HTD.replace('"XSites", 2', '"XSites", 999')
+        .replace('"YSites", 1', '"YSites", 999')
+        .replace('"TimePoints", 2', '"TimePoints", 999999')
+    )
+    many += "".join(f'"SiteSelection{number}"{row}\n' for number in range(2, 1000))
+    path.write_bytes(many.encode("utf-8", "surrogateescape"))
+    report = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr", with_overview=False)
+    assert report.images == 8
+    assert any("believed" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "names"),
+    [
+        ("incell", ["A - 8(fld 1 wv Cy5 - Cy5).tif", "A - 8(fld 1 wv DAPI - DAPI).tif", "H - 12(fld 2 wv DAPI - DAPI).tif"]),
+        ("scanr", ["B2--W00014--P00001--Z00000--T00000--405 nm #1.tif", "B2--W00014--P00001--Z00001--T00001--488 nm #2.tif"]),
+        ("imagexpress", ["timepoint0/x_t0_C05_s0_w0_z0.tif", "timepoint1/x_t1_C05_s1_w1_z2.tif"]),
+        ("cellvoyager", ["Projection/W0014F0001T0001Z000C1.tif", "W0014F0001T0001Z002C1.tif"]),
+    ],
+)
+def test_other_vendors_names(tmp_path: Path, vendor: str, names: list[str]) -> None:
+    for name in names:
+        write(tmp_path / "in" / name, plane_of(name))
+    report = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr", wells=96)
+    assert (report.filenames, report.stored) == (vendor, len(names))
+    with storage.open("ome-zarr", tmp_path / "out.ome.zarr", filenames=vendor) as plate:
+        assert sorted(plate.list_files(recursive=True)) == sorted(names)
+        for name in names:
+            assert np.array_equal(plate.load(name), plane_of(name))
+    validate(tmp_path / "out.ome.zarr")
+
+
+def test_a_full_disk_ends_an_import_which_goes_on_with_room(tmp_path: Path, mount: Any) -> None:
+    disk = mount(2000)
+    names = [f"x_B02_s{site}_w1.tif" for site in range(1, 9)]
+    for name in names:
+        write(tmp_path / "in" / name, plane_of(name, (512, 400)))
+    stored = []
+    with pytest.raises(DiskFullError):
+        import_plate(tmp_path / "in", disk / "p.zarr", workers=1, progress=lambda done, total, name: stored.append(name))
+    assert stored
+    parser = filenames.get_parser("imagexpress")
+    for name in stored:
+        assert np.array_equal(READERS["zarr-python"](disk / "p.zarr", place(parser, name)), plane_of(name, (512, 400)))
+    subprocess.run(["mount", "-o", "remount,size=20000k", str(disk)], check=True)
+    report = import_plate(tmp_path / "in", disk / "p.zarr")
+    assert (report.already >= len(stored), report.already + report.stored) == (True, len(names))
+    check_plate(disk / "p.zarr", "imagexpress", {name: plane_of(name, (512, 400)) for name in names})

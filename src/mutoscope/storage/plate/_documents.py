@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ STATE_CHUNK = (16, 8, 32)
 NAME_CHUNK = (1, 8, 16)
 SMALLEST = 256
 """Levels end with the first whose longer side is not longer than this."""
+
+MAX_PLANES = 1 << 24
+"""Most planes of one image, so that a misread name or a damaged document cannot declare more than anybody can list."""
 
 ACQUISITIONS = ({"id": 0, "name": "planes"}, {"id": 1, "name": "projections"})
 
@@ -132,6 +136,7 @@ def parse_level(document: dict[str, Any], levels: int, where: str) -> tuple[Plat
             and spec.dtype in _layout.DTYPES
             and height * width * spec.numpy_dtype.itemsize <= _layout.MAX_FRAME_BYTES
             and 1 <= levels <= 40
+            and t * c * z <= MAX_PLANES
         )
         if sane and _same(level_document(spec, 0, extent), document):
             return spec, extent
@@ -146,6 +151,14 @@ def _compressors(spec: PlateImageSpec) -> list[dict[str, Any]]:
 
 def _compression_of(codecs: list[Any]) -> str:
     return "none" if len(codecs) == 1 else _layout._COMPRESSION_OF[codecs[1]["name"]]
+
+
+def check_extent(extent: tuple[int, int, int]) -> None:
+    """Raise ConfigError for more planes than an image can have."""
+    if math.prod(extent) > MAX_PLANES:
+        raise ConfigError(
+            f"an image of {extent[0]} x {extent[1]} x {extent[2]} planes (t, c, z) is more than {MAX_PLANES} planes"
+        )
 
 
 def state_document(extent: tuple[int, int, int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from mutoscope.storage.plate._documents import MISSING, REPLACING, STORED, Plate
 from mutoscope.storage.plate._places import ImageKey
 from mutoscope.storage.plate.description import PlateDescription
 
-__all__ = ["PlateImage"]
+__all__ = ["PlateImage", "remove_parts"]
 
 Tcz = tuple[int, int, int]
 
@@ -120,12 +121,26 @@ class PlateImage:
         attributes[_layout.NAMESPACE] = {**attributes.get(_layout.NAMESPACE, {}), **fresh[_layout.NAMESPACE]}
         _files.replace_document(self.path / "zarr.json", document, self.path / "0")
 
-    def remove_parts(self) -> None:
+    def _numbers(folder: Path) -> tuple[list[int], list[int], list[int]]:
+    """Return the numbers of chunks that files below a folder have, along each of three axes."""
+    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+    below = [folder]
+    for axis in found:
+        inner = []
+        for path in below:
+            try:
+                names = [name for name in os.listdir(path) if name.isascii() and name.isdigit() and len(name) < 10]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            axis.update(map(int, names))
+            inner += [path / name for name in names]
+        below = inner
+    return sorted(found[0]), sorted(found[1]), sorted(found[2])
+
+
+def remove_parts(self) -> None:
         """Remove half-written files of processes that are gone."""
-        for entry in os.listdir(self.path / "0"):
-            match = _PART.fullmatch(entry)
-            if match is not None and not os.path.exists(f"/proc/{match[1]}"):
-                (self.path / "0" / entry).unlink(missing_ok=True)
+        remove_parts(self.path / "0")
 
     # ------------------------------------------------------------------ the record of planes
 
@@ -168,14 +183,16 @@ class PlateImage:
         _, self.extent = self._read_spec()
         whole: NDArray[np.uint8] = np.zeros(self.extent, dtype="uint8")
         chunk = _documents.STATE_CHUNK
-        for first in itertools.product(*(range(0, length, size) for length, size in zip(self.extent, chunk, strict=True))):
-            path, _ = self._state_file((first[0], first[1], first[2]))
-            data = self._pread(path, _STATE_BYTES, 0)
-            if data:
-                part = np.zeros(_STATE_BYTES, dtype="uint8")
-                part[: len(data)] = np.frombuffer(data, dtype="uint8")
-                target = whole[tuple(slice(start, start + size) for start, size in zip(first, chunk, strict=True))]
-                target[...] = part.reshape(chunk)[tuple(slice(0, length) for length in target.shape)]
+        folder = self.path / _documents.PLANES / _documents.STATE / "c"
+        for numbers in itertools.product(*_numbers(folder)):
+            first = [number * size for number, size in zip(numbers, chunk, strict=True)]
+            if any(start >= length for start, length in zip(first, self.extent, strict=True)):
+                continue
+            data = self._pread(folder / "/".join(map(str, numbers)), _STATE_BYTES, 0)
+            part = np.zeros(_STATE_BYTES, dtype="uint8")
+            part[: len(data)] = np.frombuffer(data, dtype="uint8")
+            target = whole[tuple(slice(start, start + size) for start, size in zip(first, chunk, strict=True))]
+            target[...] = part.reshape(chunk)[tuple(slice(0, length) for length in target.shape)]
         return whole
 
     def stored(self) -> list[Tcz]:
@@ -194,6 +211,16 @@ class PlateImage:
         """Return the name under which a plane was stored."""
         path, offset = self._name_file(at)
         return self._pread(path, _documents.NAME_BYTES, offset).rstrip(b"\0").decode("utf-8", "replace")
+
+    def names(self) -> Iterator[tuple[Tcz, str]]:
+        """Yield the places of the planes that are stored, in order, each with its name; a file of names is read once."""
+        last, data = None, b""
+        for at in self.stored():
+            path, offset = self._name_file(at)
+            if path != last:
+                last, data = path, self._pread(path, _NAME_CHUNK_BYTES, 0)
+            name = data[offset : offset + _documents.NAME_BYTES]
+            yield at, name.rstrip(b"\0").decode("utf-8", "replace")
 
     def _write_name(self, at: Tcz, name: str) -> None:
         path, offset = self._name_file(at)
@@ -333,6 +360,19 @@ class Claim:
     @state.setter
     def state(self, value: int) -> None:
         _files.write_all(self._fd, bytes([value]), self._offset)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove from a folder what processes that are gone left half-written."""
+    for entry in os.listdir(folder):
+        match = _PART.fullmatch(entry)
+        if match is None or os.path.exists(f"/proc/{match[1]}"):
+            continue
+        path = folder / entry
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 _STATE_BYTES = int(np.prod(_documents.STATE_CHUNK))

@@ -18,7 +18,7 @@ from mutoscope.model.plate import WellName
 from mutoscope.storage import _files, _layout, _replace
 from mutoscope.storage.plate import _documents, _places
 from mutoscope.storage.plate._documents import PlateImageSpec
-from mutoscope.storage.plate._image import PlateImage
+from mutoscope.storage.plate._image import PlateImage, remove_parts
 from mutoscope.storage.plate._places import ImageKey
 from mutoscope.storage.plate.description import PlateChannel, PlateDescription
 
@@ -71,9 +71,12 @@ class Plate:
         DatasetExistsError, ConfigError
             If something is there already; if what is there must not be replaced.
         """
+        _documents.check_extent(plate.extent)
         taken = os.path.lexists(root) and not _replace.is_empty_folder(root)
         if taken and not replace:
             raise DatasetExistsError(f"{root}: exists already; choose another name, or say overwrite")
+        if taken and is_plate(root):
+            remove_parts(root)
         if taken:
             _replace.check_replaceable(root)
 
@@ -224,6 +227,7 @@ class Plate:
         if image.extent[0] >= t and image.extent[1] >= c and image.extent[2] >= z:
             return
         planes_z = 1 if image.key.projection else z
+        _documents.check_extent((t, c, z))
         self._change(lambda plate: _wider(plate, (t, c, planes_z)))
         image.grow((t, c, z), self.description)
 
@@ -297,10 +301,7 @@ class _Staging:
         self._path = root / f".{os.getpid()}-{next(_serial)}{_files.PART}"
 
     def __enter__(self) -> Path:
-        for entry in os.listdir(self._root):
-            pid = entry[1:].partition("-")[0]
-            if entry.startswith(".") and entry.endswith(_files.PART) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-                shutil.rmtree(self._root / entry, ignore_errors=True)
+        remove_parts(self._root)
         self._path.mkdir()
         return self._path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +14,9 @@ import msgspec
 
 from mutoscope.model.errors import DatasetError
 from mutoscope.model.filenames import Components, cellvoyager, imagexpress, opera_phenix
-from mutoscope.model.plate import WellName
-from mutoscope.storage.plate._places import ImageKey, Place
+from mutoscope.model.plate import PlateGeometry, WellName
+from mutoscope.storage.plate._documents import MAX_PLANES
+from mutoscope.storage.plate._places import MAX_INDEX, ImageKey, Place
 from mutoscope.storage.plate._tiff import TiffHeader
 from mutoscope.storage.plate.description import PlateChannel, PlateDescription, Position
 
@@ -22,6 +25,7 @@ __all__ = ["Survey", "survey"]
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 30
+MAX_EXPECTED = 100_000
 
 
 @dataclass
@@ -44,6 +48,11 @@ class Survey:
     listed: int = 0
     read: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def change(self, **values: Any) -> None:
         """Set fields of the description."""
@@ -104,8 +113,36 @@ def _read(found: Survey, folder: Path, names: Iterable[str], suffix: str, read: 
 
 
 def _widen(found: Survey, t: int, c: int, z: int) -> None:
+    """Have the plate declare at least so much, unless that cannot be."""
     have = found.description.extent
-    found.change(extent=(max(have[0], t), max(have[1], c), max(have[2], z)))
+    wanted = (max(have[0], t), max(have[1], c), max(have[2], z))
+    most = MAX_INDEX["t"], MAX_INDEX["channel"], MAX_INDEX["z"]
+    if any(value > limit for value, limit in zip(wanted, most, strict=True)) or math.prod(wanted) > MAX_PLANES:
+        found.note(f"{found.read[-1]}: says there are {wanted[0]} x {wanted[1]} x {wanted[2]} planes (t, c, z); not believed")
+        return
+    found.change(extent=wanted)
+
+
+def _expect(found: Survey, keys: Iterable[ImageKey]) -> None:
+    """Have the plate list images of which perhaps no file is there, unless they are implausibly many or far out."""
+    wanted = set(itertools.islice(keys, MAX_EXPECTED + 1))
+    geometry = found.description.geometry
+    if len(wanted) > MAX_EXPECTED or any(key.field >= MAX_INDEX["field"] for key in wanted):
+        found.note(f"{found.read[-1]}: lists more images than can be believed; those without files are not recorded as missing")
+        return
+    outside = {str(key.well) for key in wanted if geometry is not None and key.well not in geometry}
+    if outside:
+        found.note(f"{found.read[-1]}: lists well {min(outside)}, which is outside of its own plate")
+        wanted = {key for key in wanted if geometry is None or key.well in geometry}
+    found.expected |= wanted
+
+
+def _fitting(found: Survey, geometry: PlateGeometry, planes: Mapping[Place, str]) -> PlateGeometry | None:
+    """Return the size of the plate that a vendor's file says, None if images lie outside of it."""
+    if all(place.image.well in geometry for place in planes):
+        return geometry
+    found.note(f"{found.read[-1]}: its plate is too small for the wells that the names say; its size was not used")
+    return None
 
 
 # ---------------------------------------------------------------------- ImageXpress
@@ -122,12 +159,10 @@ def _imagexpress(
     channels: dict[int, PlateChannel] = {}
     if htd is not None:
         channels = {number: PlateChannel(name=name) for number, name in enumerate(htd.channels)}
-        if all(place.image.well in htd.plate for place in planes):
-            found.change(geometry=htd.plate)
-        else:
-            found.notes.append(f"{found.read[-1]}: its plate is too small for the wells that the names say; it was not used")
+        found.change(geometry=_fitting(found, htd.plate, planes))
         _widen(found, htd.timepoints, len(htd.channels), htd.z_steps)
-        found.expected |= {ImageKey(WellName.parse(well), number) for well in htd.wells for number in range(len(htd.sites))}
+        wells = [WellName.parse(well) for well in htd.wells]
+        _expect(found, (ImageKey(well, number) for well in wells for number in range(len(htd.sites))))
         found.change(vendor={"vendor": "ImageXpress", "description": htd.description, "plate_id": htd.plate_id})
     described: dict[int, imagexpress.MetaSeriesPlane] = {}
     positions: dict[str, Position] = {}
@@ -197,16 +232,19 @@ def _phenix(
     index = _read(found, folder, metadata, ".xml", opera_phenix.read_index)
     if index is None:
         return
+    found.change(geometry=_fitting(found, index.plate, planes))
     positions: dict[str, Position] = {}
     heights: dict[tuple[ImageKey, int], dict[int, float]] = {}
+    listed: set[ImageKey] = set()
     for image in sorted(index.images, key=lambda each: (each.well, each.field, each.t, each.channel, each.z)):
         key = ImageKey(WellName.parse(image.well), max(image.field - 1, 0))
-        found.expected.add(key)
+        listed.add(key)
         if image.y_um is not None and image.x_um is not None:
             positions.setdefault(f"{image.well}/{key.field}", Position(image.y_um, image.x_um, image.z_um or 0.0))
         if image.z_um is not None and image.t == 1:
             heights.setdefault((key, image.channel), {})[image.z - 1] = image.z_um
         _widen(found, image.t, image.channel, image.z)
+    _expect(found, listed)
     channels = {
         number - 1: PlateChannel(
             name=channel.name,
@@ -221,7 +259,6 @@ def _phenix(
     found.listed = len(index.images)
     found.change(
         name=index.name or index.plate_id or found.description.name,
-        geometry=index.plate if all(place.image.well in index.plate for place in planes) else None,
         channels=_in_order(channels),
         pixel_size_um=_one({channel.pixel_size_um for channel in index.channels.values()}),
         z_step_um=_step(heights.values()),
@@ -244,18 +281,23 @@ def _voyager(
     detail = _read(found, folder, metadata, ".mrf", cellvoyager.read_mrf)
     settings = _read(found, folder, metadata, ".mes", cellvoyager.read_mes) or {}
     vendor: dict[str, Any] = {"vendor": "CellVoyager"}
+    if detail is not None:
+        found.change(geometry=_fitting(found, detail.plate, planes))
     if records is not None:
+        wanted: set[ImageKey] = set()
         positions: dict[str, Position] = {}
         heights: dict[tuple[ImageKey, int], dict[int, float]] = {}
         for image in sorted(records.images, key=lambda each: (each.well, each.field, each.t, each.channel, each.z)):
             key = ImageKey(WellName.parse(image.well), max(image.field - 1, 0))
-            found.expected.add(key)
+            wanted.add(key)
             positions.setdefault(f"{image.well}/{key.field}", Position(image.y_um, image.x_um, image.z_um))
             if image.t == 1:
                 heights.setdefault((key, image.channel), {})[image.z - 1] = image.z_um
             _widen(found, image.t, image.channel, image.z)
+        _expect(found, wanted)
         found.listed = len(records.images)
-        found.notes += [f"the microscope could not take a plane of well {each.well}: {each.message}" for each in records.errors]
+        for each in records.errors:
+            found.note(f"the microscope could not take a plane of well {each.well}: {' '.join(each.message.split())[:200]}")
         found.change(positions=positions, z_step_um=_step(heights.values()))
     numbers = {number for number in ({*detail.channels} if detail is not None else set()) | {*settings} if 1 <= number <= 99}
     channels = {}
@@ -273,7 +315,6 @@ def _voyager(
         vendor["shading"] = {str(number): channel.shading for number, channel in detail.channels.items() if channel.shading}
         found.change(
             name=detail.title or found.description.name,
-            geometry=detail.plate if all(place.image.well in detail.plate for place in planes) else None,
             pixel_size_um=_one({channel.pixel_size_um for channel in detail.channels.values()}),
         )
     found.change(vendor=vendor)

@@ -194,8 +194,8 @@ class PlateBackend(StorageBackend):
         for key in plate.images() if plate is not None else ():
             image = plate.image(key) if plate is not None else None
             if image is not None:
-                for at in image.stored():
-                    yield image.name(at)
+                for _, name in image.names():
+                    yield name
 
     # ------------------------------------------------------------------ planes
 

@@ -19,7 +19,7 @@ from mutoscope.model.errors import DatasetError
 from mutoscope.model.plate import PlateGeometry, WellName
 from mutoscope.storage import _files, _layout
 from mutoscope.storage.plate import _documents, _pyramid
-from mutoscope.storage.plate._image import PlateImage
+from mutoscope.storage.plate._image import PlateImage, remove_parts
 from mutoscope.storage.plate._plate import Plate
 
 __all__ = ["TILE", "update"]
@@ -63,6 +63,7 @@ def update(plate: Plate, wells: Iterable[WellName]) -> None:
             if there != wanted:
                 with plate.staging() as staging:
                     _files.replace_document(level / "zarr.json", wanted, staging)
+    remove_parts(level)
     for well in sorted(set(wells)):
         for channel, tile in _tiles(plate, well, channels).items():
             target = level / "c" / str(channel) / str(well.row) / str(well.column)
