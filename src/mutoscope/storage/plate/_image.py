@@ -121,24 +121,7 @@ class PlateImage:
         attributes[_layout.NAMESPACE] = {**attributes.get(_layout.NAMESPACE, {}), **fresh[_layout.NAMESPACE]}
         _files.replace_document(self.path / "zarr.json", document, self.path / "0")
 
-    def _numbers(folder: Path) -> tuple[list[int], list[int], list[int]]:
-    """Return the numbers of chunks that files below a folder have, along each of three axes."""
-    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
-    below = [folder]
-    for axis in found:
-        inner = []
-        for path in below:
-            try:
-                names = [name for name in os.listdir(path) if name.isascii() and name.isdigit() and len(name) < 10]
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            axis.update(map(int, names))
-            inner += [path / name for name in names]
-        below = inner
-    return sorted(found[0]), sorted(found[1]), sorted(found[2])
-
-
-def remove_parts(self) -> None:
+    def remove_parts(self) -> None:
         """Remove half-written files of processes that are gone."""
         remove_parts(self.path / "0")
 
@@ -360,6 +343,23 @@ class Claim:
     @state.setter
     def state(self, value: int) -> None:
         _files.write_all(self._fd, bytes([value]), self._offset)
+
+
+def _numbers(folder: Path) -> tuple[list[int], list[int], list[int]]:
+    """Return the numbers of chunks that files below a folder have, along each of three axes."""
+    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+    below = [folder]
+    for axis in found:
+        inner = []
+        for path in below:
+            try:
+                names = [name for name in os.listdir(path) if name.isascii() and name.isdigit() and len(name) < 10]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            axis.update(map(int, names))
+            inner += [path / name for name in names]
+        below = inner
+    return sorted(found[0]), sorted(found[1]), sorted(found[2])
 
 
 def remove_parts(folder: Path) -> None:
