@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import threading
 import time
@@ -431,6 +432,42 @@ def test_a_worker_that_is_sent_garbage_ends_that_line_only(
     until(lambda: (vandal.endpoint.request(Echo(value=2), to="tracker"), vandal.endpoint.pump(0.01), vandal.lines == 1)[-1])
     for each in (vandal, other):
         each.endpoint.close()
+
+
+def test_a_process_that_may_open_no_more_files_goes_on_through_the_hub(
+    hub: HubThread, tracker: EndpointThread, asker: Asker
+) -> None:
+    asker.endpoint.post(Echo(value=1))
+    until(lambda: hub.do(hub.hub.statistics)["asker"].lines == 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        asker.endpoint.flush()
+        until(lambda: (asker.endpoint.pump(0.01), hub.do(hub.hub.statistics)["asker"].lines == 0)[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert asker.lines == 0
+    assert asker.endpoint.request(Echo(value=2)) == 2
+    asker.get_line("tracker")
+
+
+def test_lines_that_break_again_and_again_are_given_up(
+    hub: HubThread, tracker: EndpointThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    vandal = Asker(hub, "vandal")
+    for _ in range(5):
+        vandal.get_line("tracker")
+        (end,) = vandal.endpoint._lines._ends.values()
+        end.connection.sock.sendall(frame(b"garbage"))
+        until(lambda: (vandal.endpoint.pump(0.01), hub.do(hub.hub.statistics)["vandal"].lines == 0)[1])
+    for n in range(10):
+        assert vandal.endpoint.request(Echo(value=n), to="tracker") == n
+    assert vandal.lines == 0
+    assert "vandal gets no more lines to tracker: 5 of them broke" in caplog.text
+    vandal.endpoint.close()
+    other = Asker(hub, "other")
+    other.get_line("tracker")
+    other.endpoint.close()
 
 
 def test_a_late_reply_is_dropped_and_counted(hub: HubThread, audit: Audit, tracker: EndpointThread, asker: Asker) -> None:

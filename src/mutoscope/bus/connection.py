@@ -161,7 +161,7 @@ class Connection:
                 received.frombytes(content[: len(content) - len(content) % _INT])
                 self.loose_fds.extend(received)
         if state & _CUT:
-            raise MalformedError("descriptors were lost on the way: this process may open no more files")
+            logger.error("descriptors were lost on the way: this process may open no more files")
         if len(self.loose_fds) > _MAX_LOOSE_FDS:
             raise MalformedError(f"{len(self.loose_fds)} descriptors came without a message that announces them")
 
@@ -171,6 +171,13 @@ class Connection:
             raise MalformedError(f"a message announces {count} descriptors, {len(self.loose_fds)} came")
         taken, self.loose_fds = self.loose_fds[:count], self.loose_fds[count:]
         return taken
+
+    def take_fds_if_all(self, count: int) -> list[int] | None:
+        """As :meth:`take_fds`; None, and those that came are closed, when some were lost because no more files may be open."""
+        if len(self.loose_fds) >= count:
+            return self.take_fds(count)
+        close_fds(self.take_fds(len(self.loose_fds)))
+        return None
 
     def check_loose_fds(self) -> None:
         """Raise MalformedError when descriptors are left over although no message is incomplete."""

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 0.25
 """How often the records of what went over lines are collected."""
 
+_BROKEN_LINES = 5
 _WORD_S = 0.1  # how long an asking side that met the end of its line waits for the reason, when nobody died
 
 
@@ -78,6 +79,8 @@ class Exchange:
         if not (sender.takes_lines and target.takes_lines) or sender.kind == "page" or target.manifest is None:
             return
         if any(line.sender is sender and line.target is target for line in self._lines.values()):
+            return
+        if sender.broken_lines[target.name] >= _BROKEN_LINES:
             return
         permitted = [spec for spec in target.manifest.handles if spec.delivery != "supervisor" and sender.permits(spec)]
         commands = tuple(spec.command for spec in permitted if spec.command not in local)
@@ -202,9 +205,18 @@ class Exchange:
         for line in [line for line in self._lines.values() if line.ended_at is not None]:
             if line.ended_at is not None and line.ended_at + _WORD_S <= now:
                 self._end(line, "the line to it broke")
+                _count_broken(line)
         if self._next_drain is not None and self._next_drain <= now:
             self.drain_all()
             self._next_drain = now + DRAIN_S if self._records else None
+
+
+def _count_broken(line: Line) -> None:
+    """Two processes whose lines break again and again go on through the hub."""
+    sender, target = line.sender, line.target
+    sender.broken_lines[target.name] += 1
+    if sender.broken_lines[target.name] == _BROKEN_LINES:
+        logger.warning("%s gets no more lines to %s: %d of them broke", sender.name, target.name, _BROKEN_LINES)
 
 
 def _alone(line: Line, manifests: Mapping[str, Manifest]) -> tuple[str, ...]:

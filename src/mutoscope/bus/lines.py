@@ -139,7 +139,11 @@ class Lines:
 
     def offered(self, message: wire.Line, connection: Connection) -> None:
         """Take the asking end of a line; from now on commands go over it. The hub sees to it that none overtakes another."""
-        (fd,) = connection.take_fds(1)
+        fds = connection.take_fds_if_all(1)
+        if fds is None:
+            self._session.outgoing.append(wire.pack(wire.LineEnded(message.line)))
+            return
+        (fd,) = fds
         line = OutLine(message, self._open(fd))
         self._out[line.number] = self._ends[fd] = line
         for command in line.commands:
@@ -148,8 +152,11 @@ class Lines:
         self._session.outgoing.append(wire.pack(wire.LineTaken(line.number)))
 
     def accepted(self, message: wire.Accept, connection: Connection) -> None:
-        """Take the answering end of a line."""
-        fd, *memory = connection.take_fds(message.fds)
+        """Take the answering end of a line; the asking side meets its end when it could not come."""
+        fds = connection.take_fds_if_all(message.fds)
+        if fds is None:
+            return
+        fd, *memory = fds
         self._ends[fd] = InLine(message, self._open(fd))
         for extra in memory:
             if self._audit is None:

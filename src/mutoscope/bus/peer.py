@@ -70,6 +70,7 @@ class Peer:
         self.manifest: Manifest | None = None
         self.inbox_bytes = INBOX_BYTES
         self.takes_lines = False
+        self.broken_lines: collections.Counter[str] = collections.Counter()
         self.unhandled_bytes = 0
         self.credit = CreditAccount(window_bytes)
         self.held: collections.deque[Held] = collections.deque()
