@@ -61,6 +61,30 @@ def test_the_command_line_imports_what_it_needs_only_when_called() -> None:
         assert f"mutoscope.{package}" not in loaded
 
 
+def test_storage_loads_what_is_used() -> None:
+    text = (
+        "import sys, mutoscope.storage as s; {}; print([name for name in sys.modules if name.startswith('mutoscope.storage.')])"
+    )
+
+    def loaded(statement: str) -> str:
+        return subprocess.run([sys.executable, "-c", text.format(statement)], capture_output=True, text=True, check=True).stdout
+
+    assert loaded("pass") == "[]\n"
+    for statement in ("s.open('memory')", "s.open('disk', '.')"):
+        for other in ("ome_tiff", "plate", "recording", "publishing", "writer"):
+            assert f"mutoscope.storage.{other}" not in loaded(statement)
+
+
+def test_every_name_of_storage_can_be_had() -> None:
+    import mutoscope.storage
+
+    for name in mutoscope.storage.__all__:
+        assert getattr(mutoscope.storage, name) is not None
+    assert set(mutoscope.storage.__all__) <= set(dir(mutoscope.storage))
+    with pytest.raises(AttributeError, match="nothing"):
+        mutoscope.storage.nothing  # noqa: B018
+
+
 def test_it_costs_little_more_than_what_it_stands_on() -> None:
     """At most 100 ms more than NumPy and msgspec; the smallest of some turns, as other work only adds."""
     bare, ours = [], []

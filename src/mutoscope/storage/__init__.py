@@ -6,19 +6,27 @@ rules of `mutoscope.storage.interface`, and `mutoscope.storage.suite` checks the
 A *stream* is a data set that is made by `create_recording` (or `open_writer`, for one stream), which one process calls; each
 image has one writer, which closes it. Readers open it at any time, in any process. Nothing but the data set itself is left
 behind: a writer's lock ends with its process.
+
+Importing this package costs next to nothing: a name loads what it needs when it is first used.
 """
 
-from mutoscope.storage._pyramid import PyramidReport, build_pyramid
-from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
-from mutoscope.storage.reader import FrameStreamReader
-from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
-from mutoscope.storage.recover import ImageReport, RecoverReport, recover
-from mutoscope.storage.registry import BackendInfo, backends
-from mutoscope.storage.registry import open_backend as open  # noqa: A004 - `storage.open`, as `zarr.open`
-from mutoscope.storage.space import bytes_per_frame, free_bytes
-from mutoscope.storage.stores import Stores
-from mutoscope.storage.stream import info, open_reader, open_writer
-from mutoscope.storage.writer import Durability, FrameStreamWriter, Receipt, WriterStatistics
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mutoscope.storage._pyramid import PyramidReport, build_pyramid
+    from mutoscope.storage._recover import ImageReport, RecoverReport, recover
+    from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
+    from mutoscope.storage.reader import FrameStreamReader
+    from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
+    from mutoscope.storage.registry import BackendInfo, backends
+    from mutoscope.storage.registry import open_backend as open  # noqa: A004 - `storage.open`, as `zarr.open`
+    from mutoscope.storage.space import bytes_per_frame, free_bytes
+    from mutoscope.storage.stores import Stores
+    from mutoscope.storage.stream import info, open_reader, open_writer
+    from mutoscope.storage.writer import Durability, FrameStreamWriter, Receipt, WriterStatistics
 
 __all__ = [
     "BackendInfo",
@@ -49,3 +57,47 @@ __all__ = [
     "recover",
     "write_attributes",
 ]
+
+_HOMES = {
+    "BackendInfo": "mutoscope.storage.registry",
+    "CameraLayout": "mutoscope.storage.recording",
+    "DataSink": "mutoscope.storage.interface",
+    "DataSource": "mutoscope.storage.interface",
+    "Durability": "mutoscope.storage.writer",
+    "FrameStreamReader": "mutoscope.storage.reader",
+    "FrameStreamWriter": "mutoscope.storage.writer",
+    "ImageReport": "mutoscope.storage._recover",
+    "PyramidReport": "mutoscope.storage._pyramid",
+    "Receipt": "mutoscope.storage.writer",
+    "Recording": "mutoscope.storage.recording",
+    "RecoverReport": "mutoscope.storage._recover",
+    "StorageBackend": "mutoscope.storage.interface",
+    "Stores": "mutoscope.storage.stores",
+    "WriterStatistics": "mutoscope.storage.writer",
+    "backends": "mutoscope.storage.registry",
+    "build_pyramid": "mutoscope.storage._pyramid",
+    "bytes_per_frame": "mutoscope.storage.space",
+    "create_recording": "mutoscope.storage.recording",
+    "free_bytes": "mutoscope.storage.space",
+    "info": "mutoscope.storage.stream",
+    "open": "mutoscope.storage.registry:open_backend",
+    "open_image_writer": "mutoscope.storage.recording",
+    "open_reader": "mutoscope.storage.stream",
+    "open_writer": "mutoscope.storage.stream",
+    "recover": "mutoscope.storage._recover",
+    "write_attributes": "mutoscope.storage.recording",
+}
+"""Where each name is, with its name there where it is another."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mutoscope.storage' has no attribute {name!r}")
+    home, _, own = _HOMES[name].partition(":")
+    found = getattr(importlib.import_module(home), own or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

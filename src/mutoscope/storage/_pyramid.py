@@ -281,9 +281,9 @@ def build_pyramid(path: str | os.PathLike[str], *, levels: int | None = None) ->
     DatasetNotFoundError, DatasetError, DiskFullError
         If there is nothing; if it is damaged; if there is no room: the levels are not listed then.
     """
+    from mutoscope.storage._recover import recover
     from mutoscope.storage.ome_tiff import is_ome_tiff
     from mutoscope.storage.recording import find_recording
-    from mutoscope.storage.recover import recover
 
     if is_ome_tiff(path):
         raise ConfigError(f"{path}: is an OME-TIFF; pyramids are made of OME-Zarr recordings")

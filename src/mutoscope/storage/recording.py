@@ -317,7 +317,7 @@ def _build_image(folder: Path, level: _layout.Level, name: str, layout: CameraLa
 def _resume(
     root: Path, cameras: Mapping[str, CameraLayout], levels: Mapping[str, _layout.Level], extra: Mapping[str, Any]
 ) -> Recording:
-    from mutoscope.storage.recover import recover
+    from mutoscope.storage._recover import recover
 
     recover(root)
     recording = find_recording(root)

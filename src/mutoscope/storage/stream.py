@@ -247,7 +247,7 @@ def _tiff_info(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _image_info(root: Path, name: str) -> dict[str, Any]:
     with FrameStreamReader(root, lambda: [name]) as reader:
-        return _described(reader, name)
+        return {**_described(reader, name), "levels": reader.levels}
 
 
 def _described(reader: FrameStreamReader, name: str) -> dict[str, Any]:
@@ -262,7 +262,6 @@ def _described(reader: FrameStreamReader, name: str) -> dict[str, Any]:
         "shape": [len(reader), *reader.shape],
         "dtype": reader.dtype,
         "compression": reader.compression,
-        "levels": reader.levels,
         "frames": len(reader),
         "gaps": [list(gap) for gap in reader.gaps()],
         "first_frame_id": int(ids[0]) if ids.size else None,
