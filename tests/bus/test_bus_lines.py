@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import socket
 import threading
 import time
@@ -152,6 +153,25 @@ def test_what_the_hub_keeps_back_arrives_before_what_comes_on_the_line(hub: HubT
     thread.close()
 
 
+def test_what_waited_for_room_at_the_switch_is_not_overtaken(hub: HubThread) -> None:
+    class Counts(Worker):
+        @bus.handles(Blob)
+        def blob(self, command) -> None:
+            self.tick(Tick(n=int.from_bytes(command.data[:4], "big")))
+
+    for _ in range(5):
+        thread = EndpointThread(hub, "slow", Counts("slow"), inbox_bytes=MIB)
+        asker = Asker(hub, window_bytes=100_000)
+        for n in range(100):
+            asker.endpoint.post(Blob(data=n.to_bytes(4, "big") + bytes(60_000 * (n % 2))))
+        asker.endpoint.flush()
+        assert asker.lines == 1
+        assert asker.endpoint.request(Ticks()) == (100, True)
+        asker.endpoint.close()
+        thread.close()
+        until(lambda: hub.do(lambda: hub.hub.peers) == [])
+
+
 def test_a_broadcast_does_not_overtake_what_was_posted(hub: HubThread, asker: Asker) -> None:
     class Both:
         def __init__(self) -> None:
@@ -174,6 +194,18 @@ def test_a_broadcast_does_not_overtake_what_was_posted(hub: HubThread, asker: As
     assert asker.endpoint.broadcast(Poke()) == {"both": 502}
     assert both.seen[1:] == [*range(500), "poke"]
     thread.close()
+
+
+def test_a_worker_that_hears_nothing_does_not_keep_a_broadcast_from_others(hub: HubThread, asker: Asker) -> None:
+    stuck, _ = hub.spawn("stuck", "free")
+    asker.get_line("stuck")
+    stuck.send_signal(signal.SIGSTOP)
+    asker.endpoint.post(Tick(n=0), to="stuck")
+    answers = asker.endpoint.broadcast(Poke(), timeout_s=1.0)
+    assert answers["free"] == "free"
+    assert isinstance(answers["stuck"], CommandTimeoutError)
+    stuck.send_signal(signal.SIGCONT)
+    asker.endpoint.flush()
 
 
 def test_two_that_ask_each_other_at_once_do_not_wait_for_ever(hub: HubThread) -> None:

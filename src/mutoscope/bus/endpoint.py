@@ -12,12 +12,15 @@ from typing import Any
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest, manifest
 from mutoscope.bus.connection import Connection, close_fds
-from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
 from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
 
 __all__ = ["Endpoint"]
+
+RECEIPTS_SHARE = 0.5
+"""How much of its time-out a broadcast waits for receipts of what was posted on lines; who hears nothing stops it no longer."""
 
 _FLUSH_S = 5.0
 
@@ -192,15 +195,9 @@ class Endpoint:
 
         It waits only while `window_bytes` are on their way.
         """
-        name, content = self._session.encode(command)
-        pending, packed = self._session.call(SEND, name, content, to, timeout_s)
+        pending = self._ask(SEND, command, to, timeout_s)
         pending.posted = True
         self._session.posted.add(pending.number)
-        try:
-            self._ask(pending, packed, timeout_s)
-        except Exception:
-            self._session.forget(pending)
-            raise
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every posted command has been received.
@@ -223,7 +220,12 @@ class Endpoint:
 
     def publish(self, event: Event, timeout_s: float = 10.0) -> None:
         """Publish an event to whoever subscribed, now or later."""
-        self._charge(self._session.event(event), timeout_s, type(event).__name__)
+        self._check_thread()
+        session, packed = self._session, self._session.event(event)
+        if not session.window.has_room:
+            self._wait_for_room(lambda: session.window, type(event).__name__, timeout_s)
+        session.window.charge(len(packed))
+        self._transmit(packed)
 
     def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Have `callback(event)` run like a handler for each event of this class; the last value comes at once.
@@ -294,12 +296,10 @@ class Endpoint:
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
         session = self._session
-        if kind == BROADCAST and session.posted:  # these may be on lines, and none may be overtaken
-            self._wait(lambda: not session.posted, time.monotonic() + timeout_s)
-        name, content = session.encode(command)
-        pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)
+        if kind == BROADCAST and session.posted:
+            self._wait(session.all_received, time.monotonic() + timeout_s * RECEIPTS_SHARE)
+        pending = self._ask(kind, command, to, timeout_s, wants_fds)
         try:
-            self._ask(pending, packed, timeout_s)
             remaining = timeout_s
             deadline = time.monotonic() + timeout_s
             while not pending.done:
@@ -319,44 +319,35 @@ class Endpoint:
                 self._push()
         return pending
 
-    def _ask(self, pending: Pending, packed: bytes, timeout_s: float) -> None:
+    def _ask(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a call on its line, or through the hub, as soon as there is room for it."""
-        line = pending.line
-        if line is None:
-            self._charge(packed, timeout_s, pending.command)
-            return
         if threading.get_ident() != self._thread:
             self._check_thread()
-        window = line.window
+        session = self._session
+        name, content = session.encode(command)
+        window = session.window_to(kind, name, to)
         if window.charged - window.credited >= window.limit:
-            line.waiting[pending.number] = pending  # it fails with the line
-            self._wait(lambda: pending.done or window.has_room, time.monotonic() + timeout_s)
-            if pending.done:
-                return
-            if not window.has_room:
-                raise window.still_full(pending.command, timeout_s)
-        self._lines.ask(pending, packed)
+            self._wait_for_room(lambda: session.window_to(kind, name, to), name, timeout_s)
+        pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)  # no read between the choice and this
+        if pending.line is not None:
+            self._lines.ask(pending, packed)
+            return pending
+        session.window.charge(len(packed))
+        self._transmit(packed)
+        return pending
 
-    def _charge(self, packed: bytes, timeout_s: float, what: str) -> None:
-        """Send a message that counts against the window, as soon as that has room."""
-        if threading.get_ident() != self._thread:
-            self._check_thread()
-        window = self._session.window
-        if window.charged - window.credited >= window.limit:
-            if not self._wait(lambda: window.has_room, time.monotonic() + timeout_s):
-                self._session.check_open()
-                raise window.still_full(what, timeout_s)
+    def _wait_for_room(self, window: Callable[[], Window], what: str, timeout_s: float) -> None:
+        if not self._wait(lambda: window().has_room, time.monotonic() + timeout_s):
             self._session.check_open()
-        if not self._connection.send(packed):
-            self._flush()
-        window.charged += len(packed)
+            raise window().still_full(what, timeout_s)
+        self._session.check_open()
 
     def _wait(self, done: Callable[[], bool], deadline: float) -> bool:
         """Read until `done`, the deadline, or the end of the stream; run handlers unless this is inside one."""
         session = self._session
         while not done():
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or session.peer_closed:
+            if remaining <= 0 or session.peer_closed or session.closed:
                 break
             self._read(remaining)
             if session.inbox and not self._handling:

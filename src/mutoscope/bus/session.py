@@ -194,6 +194,16 @@ class Session:
         pending.line, pending.started, pending.asked = line, time.monotonic(), content
         return pending, wire.pack(wire.Ask(number, kind, name, timeout_s, content))
 
+    def window_to(self, kind: int, name: str, to: str | None) -> Window:
+        """Return the window that a call would need room in now: that of its line, or of the way through the hub."""
+        line = None if kind == BROADCAST else self.lines.routes.get((name, to))
+        return self.window if line is None else line.window
+
+    def all_received(self) -> bool:
+        """Whether what was posted on lines has been received, so that a broadcast through the hub overtakes nothing."""
+        waiting = (self.pending.get(number) for number in tuple(self.posted))
+        return all(pending is None or pending.line is None for pending in waiting)
+
     def event(self, event: Event) -> bytes:
         """Return the message that publishes an event."""
         self.check_open()

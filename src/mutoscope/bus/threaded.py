@@ -12,7 +12,8 @@ from typing import Any
 from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest
 from mutoscope.bus.connection import Connection, close_fds
-from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
+from mutoscope.bus.endpoint import RECEIPTS_SHARE
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
 from mutoscope.bus.session import EndpointStatistics, Pending, Session
 from mutoscope.bus.session import wake as release
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
@@ -183,8 +184,8 @@ class ThreadedEndpoint:
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
         session, deadline = self._session, time.monotonic() + timeout_s
-        if kind == BROADCAST and session.posted:  # these may be on lines, and none may be overtaken
-            self._wait(lambda: not session.posted, _taken_lock(), deadline)
+        if kind == BROADCAST and session.posted:
+            self._wait(session.all_received, _taken_lock(), time.monotonic() + timeout_s * RECEIPTS_SHARE)
         wake = _taken_lock()
         pending = self._ask(kind, command, to, timeout_s, wants_fds, wake)
         try:
@@ -212,12 +213,8 @@ class ThreadedEndpoint:
         session, deadline = self._session, time.monotonic() + timeout_s
         name, content = session.encode(command)
 
-        def find_window() -> Window:
-            line = None if kind == BROADCAST else session.lines.routes.get((name, to))
-            return session.window if line is None else line.window
-
         def has_room() -> bool:
-            return find_window().has_room
+            return session.window_to(kind, name, to).has_room
 
         while True:
             with self._sending:
@@ -235,7 +232,7 @@ class ThreadedEndpoint:
                     return pending
             if not self._wait(has_room, _taken_lock(), deadline):
                 session.check_open()
-                raise find_window().still_full(name, timeout_s)
+                raise session.window_to(kind, name, to).still_full(name, timeout_s)
 
     def _publish(self, packed: bytes, what: str, timeout_s: float) -> None:
         session, deadline = self._session, time.monotonic() + timeout_s
