@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.cameras._datasets import COLOURS, Dataset, Facts, open_dataset, to_grey
 from mutoscope.cameras.driver import CopyingCamera, GetBuffer
 from mutoscope.cameras.settings import Setting
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
+from mutoscope.storage._datasets import COLOURS, Dataset, Facts, open_dataset, to_grey
 
 __all__ = ["ReplayCamera"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from mutoscope.cli._convert import add_commands
 from mutoscope.cli._plate import plate
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import command_for
@@ -35,6 +36,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(plate)
+add_commands(app)
 
 Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")]
 Headless = Annotated[bool, Parameter(negative="", help="No live display in the terminal.")]

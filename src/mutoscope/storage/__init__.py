@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mutoscope.storage._pyramid import PyramidReport, build_pyramid
     from mutoscope.storage._recover import ImageReport, RecoverReport, recover
+    from mutoscope.storage.converting import ConvertReport, convert
     from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
     from mutoscope.storage.reader import FrameStreamReader
     from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendInfo",
     "CameraLayout",
+    "ConvertReport",
     "DataSink",
     "DataSource",
     "Durability",
@@ -47,6 +49,7 @@ __all__ = [
     "backends",
     "build_pyramid",
     "bytes_per_frame",
+    "convert",
     "create_recording",
     "free_bytes",
     "info",
@@ -61,6 +64,7 @@ __all__ = [
 _HOMES = {
     "BackendInfo": "mutoscope.storage.registry",
     "CameraLayout": "mutoscope.storage.recording",
+    "ConvertReport": "mutoscope.storage.converting",
     "DataSink": "mutoscope.storage.interface",
     "DataSource": "mutoscope.storage.interface",
     "Durability": "mutoscope.storage.writer",
@@ -77,6 +81,7 @@ _HOMES = {
     "backends": "mutoscope.storage.registry",
     "build_pyramid": "mutoscope.storage._pyramid",
     "bytes_per_frame": "mutoscope.storage.space",
+    "convert": "mutoscope.storage.converting",
     "create_recording": "mutoscope.storage.recording",
     "free_bytes": "mutoscope.storage.space",
     "info": "mutoscope.storage.stream",

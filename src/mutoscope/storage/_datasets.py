@@ -19,17 +19,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope import storage
 from mutoscope.model import PlaneIndex, units
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError, DatasetNotFoundError
 from mutoscope.model.install import command_for
+from mutoscope.storage.stream import info, open_reader
 
-__all__ = ["COLOURS", "Dataset", "Facts", "open_dataset", "to_grey"]
+__all__ = ["COLOURS", "Dataset", "Facts", "UnknownKindError", "open_dataset", "to_grey"]
 
 COLOURS = ("red", "green", "blue", "luminance")
 _TIFF, _PNG = (".tif", ".tiff", ".btf", ".tf8"), (".png",)
 _DECODING = (OSError, ValueError, RuntimeError, LookupError, EOFError, SyntaxError, zlib.error, struct.error)
 _AXES = {"t": "t", "c": "c", "z": "z", "p": "p", "r": "p", "q": "t", "i": "t"}
+
+
+class UnknownKindError(DatasetError):
+    """A file of a kind that is not read here; perhaps another library can."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -82,6 +86,22 @@ class Dataset(ABC):
     def close(self) -> None:  # noqa: B027  (many hold nothing open)
         """Close what is open; twice is fine."""
 
+    def channels(self) -> tuple[str, ...]:
+        """Return the names of the channels, none if they have none."""
+        return ()
+
+    def z_step_um(self) -> float | None:
+        """Return the distance of planes along z, None if it is not stated."""
+        return None
+
+    def ome_xml(self) -> str:
+        """Return the OME-XML that comes with it, empty if there is none."""
+        return ""
+
+    def lost(self) -> list[str]:
+        """Return what is there and is not read."""
+        return []
+
     def read(self, number: int) -> NDArray[Any]:
         """Return a frame, checked; DatasetError if it cannot be read or is not like the first."""
         try:
@@ -124,7 +144,7 @@ def open_dataset(path: str | os.PathLike[str], image: str | None = None) -> Data
         return _Tiff(place)
     if place.suffix.lower() in _PNG:
         return _ImageFolder(place, [place])
-    raise DatasetError(f"{place}: not a data set that can be replayed (TIFF, a folder of TIFF or PNG, OME-Zarr)")
+    raise UnknownKindError(f"{place}: not a data set that can be read (TIFF, a folder of TIFF or PNG, OME-Zarr)")
 
 
 def to_grey(array: NDArray[Any], colour: str) -> NDArray[Any]:
@@ -151,7 +171,7 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise BackendUnavailableError(f"replaying this data set needs {package}: {command_for('replay', package)}") from error
+        raise BackendUnavailableError(f"reading this data set needs {package}: {command_for('replay', package)}") from error
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -161,7 +181,7 @@ def _size(shape: Sequence[int]) -> str:
 def _facts(path: Path, kind: str, count: int, shape: tuple[int, ...], dtype: Any, **more: Any) -> Facts:
     native = np.dtype(dtype).newbyteorder("=")
     if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
-        raise DatasetError(f"{path}: pixels of type {native.name} cannot be replayed")
+        raise DatasetError(f"{path}: pixels of type {native.name} cannot be read")
     if count < 1 or min(shape) < 1:
         raise DatasetError(f"{path}: holds no frame")
     samples = 1 if len(shape) == 2 else int(shape[2])
@@ -251,6 +271,33 @@ class _Tiff(Dataset):
 
     def close(self) -> None:
         self._file.close()
+
+    def _pixels(self) -> Any:
+        """Return the element ``Pixels`` of the first image of the OME-XML, None if there is none."""
+        if not self._file.ome_metadata:
+            return None
+        return next(
+            (item for item in ElementTree.fromstring(self._file.ome_metadata).iter() if item.tag.endswith("}Pixels")), None
+        )
+
+    def channels(self) -> tuple[str, ...]:
+        pixels = self._pixels()
+        found = [] if pixels is None else [item.get("Name", "") for item in pixels if item.tag.endswith("}Channel")]
+        return tuple(found) if any(found) else ()
+
+    def z_step_um(self) -> float | None:
+        pixels = self._pixels()
+        if pixels is not None and "PhysicalSizeZ" in pixels.attrib:
+            return _length(float(pixels.attrib["PhysicalSizeZ"]), pixels.attrib.get("PhysicalSizeZUnit", "µm"))
+        said = self._file.imagej_metadata or {}
+        return _length(float(said["spacing"]), str(said.get("unit", "pixel"))) if "spacing" in said else None
+
+    def ome_xml(self) -> str:
+        return str(self._file.ome_metadata or "")
+
+    def lost(self) -> list[str]:
+        more = len(self._file.series) - 1
+        return [f"{more} further images of the file"] if more else []
 
 
 def _end_of(page: Any) -> int:
@@ -347,7 +394,8 @@ def _open_zarr(path: Path, image: str | None) -> Dataset:
             attributes = json.loads(document.read_bytes()).get("attributes", {})
         except (ValueError, AttributeError) as error:
             raise DatasetError(f"{document}: is damaged: {error}") from error
-        if "mutoscope" in attributes:
+        own = attributes.get("mutoscope")
+        if isinstance(own, dict) and "images" in own:
             return _Recording(path, image)
     return _Zarr(path, image)
 
@@ -357,10 +405,10 @@ class _Recording(Dataset):
 
     def __init__(self, path: Path, image: str | None) -> None:
         self.path = path
-        images = {str(item["image"]): item for item in storage.info(path)["images"]}
+        images = {str(item["image"]): item for item in info(path)["images"]}
         if image is None and len(images) > 1:
             raise ConfigError(f"{path}: holds several images, choose one with image=: {', '.join(images)}")
-        self._reader = storage.open_reader(path, image)
+        self._reader = open_reader(path, image)
         count = len(self._reader)
         size = self._reader.attributes.get("pixel_size_um")
         try:
@@ -422,6 +470,21 @@ class _Zarr(Dataset):
             pixel_size_um=_zarr_pixel_size(dataset, axis_units[-1]),
         )
 
+        self._channels = tuple(str(each.get("label", "")) for each in dict(ome.get("omero") or {}).get("channels", ()))
+        self._z_step = _zarr_scale(dataset, axis_units[-3], -3) if len(names) > 2 and names[-3] == "z" else None
+        self._lost = [f"the group {name}" for name in ("labels", "tables") if name in node]
+        if len(scales[0]["datasets"]) > 1:
+            self._lost.append("smaller levels")
+
+    def channels(self) -> tuple[str, ...]:
+        return self._channels if any(self._channels) else ()
+
+    def z_step_um(self) -> float | None:
+        return self._z_step
+
+    def lost(self) -> list[str]:
+        return self._lost
+
     def load(self, number: int) -> NDArray[Any]:
         place = np.unravel_index(number, self._leading) if self._leading else ()
         array = np.asarray(self._array[tuple(int(i) for i in place)])
@@ -449,9 +512,13 @@ def _zarr_axes(scale: Mapping[str, Any], dimensions: int) -> tuple[list[str], li
 
 
 def _zarr_pixel_size(dataset: Mapping[str, Any], unit: str) -> float | None:
+    return _zarr_scale(dataset, unit, -1)
+
+
+def _zarr_scale(dataset: Mapping[str, Any], unit: str, axis: int) -> float | None:
     if not unit:
         return None
     for transformation in dataset.get("coordinateTransformations", ()):
         if transformation.get("type") == "scale":
-            return _length(float(transformation["scale"][-1]), unit)
+            return _length(float(transformation["scale"][axis]), unit)
     return None
