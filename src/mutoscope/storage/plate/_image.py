@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ class PlateImage:
         self.root = root
         self.key = key
         self.path = root / key.path
-        self.spec, self.extent = self._read_spec()
+        self.spec, self.extent = self._read_spec()  # which sees that the image lies in the plate
+        self._real = os.path.realpath(self.path)
+        self._inside = os.path.join(os.path.realpath(root), "")
 
     def _read_spec(self) -> tuple[PlateImageSpec, Tcz]:
         attributes = _files.attributes_of(_files.read_document(self.root, f"{self.key.path}/zarr.json"), self.path)
@@ -136,7 +139,8 @@ class PlateImage:
         DatasetExistsError
             If another one holds it.
         """
-        path, offset = self._state_file(at)
+        relative, offset = _state_file(at)
+        path = self.path / relative
         with _files.translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -148,17 +152,9 @@ class PlateImage:
             finally:
                 os.close(fd)  # and with it the lock
 
-    def _state_file(self, at: Tcz) -> tuple[Path, int]:
-        chunk = _documents.STATE_CHUNK
-        numbers = tuple(value // size for value, size in zip(at, chunk, strict=True))
-        t, c, z = (value % size for value, size in zip(at, chunk, strict=True))
-        folder = self.path / _documents.PLANES / _documents.STATE / "c"
-        return folder / str(numbers[0]) / str(numbers[1]) / str(numbers[2]), (t * chunk[1] + c) * chunk[2] + z
-
     def state(self, at: Tcz) -> int:
         """Return what ``planes/state`` says of a plane."""
-        path, offset = self._state_file(at)
-        data = self._pread(path, 1, offset)
+        data = self._pread(*_state_file(at), 1)
         return data[0] if data else MISSING
 
     def states(self) -> NDArray[np.uint8]:
@@ -166,12 +162,11 @@ class PlateImage:
         _, self.extent = self._read_spec()
         whole: NDArray[np.uint8] = np.zeros(self.extent, dtype="uint8")
         chunk = _documents.STATE_CHUNK
-        folder = self.path / _documents.PLANES / _documents.STATE / "c"
-        for numbers in itertools.product(*_numbers(folder)):
+        for numbers in itertools.product(*_numbers(self.path / _STATE_FOLDER)):
             first = [number * size for number, size in zip(numbers, chunk, strict=True)]
             if any(start >= length for start, length in zip(first, self.extent, strict=True)):
                 continue
-            data = self._pread(folder / "/".join(map(str, numbers)), _STATE_BYTES, 0)
+            data = self._pread(f"{_STATE_FOLDER}/{numbers[0]}/{numbers[1]}/{numbers[2]}", 0, _STATE_BYTES)
             part = np.zeros(_STATE_BYTES, dtype="uint8")
             part[: len(data)] = np.frombuffer(data, dtype="uint8")
             target = whole[tuple(slice(start, start + size) for start, size in zip(first, chunk, strict=True))]
@@ -182,31 +177,23 @@ class PlateImage:
         """Return the places of the planes that are stored, in order."""
         return [(int(t), int(c), int(z)) for t, c, z in np.argwhere(self.states() != MISSING)]
 
-    def _name_file(self, at: Tcz) -> tuple[Path, int]:
-        chunk = _documents.NAME_CHUNK
-        numbers = tuple(value // size for value, size in zip(at, chunk, strict=True))
-        t, c, z = (value % size for value, size in zip(at, chunk, strict=True))
-        folder = self.path / _documents.PLANES / _documents.NAME / "c"
-        path = folder / str(numbers[0]) / str(numbers[1]) / str(numbers[2]) / "0"
-        return path, ((t * chunk[1] + c) * chunk[2] + z) * _documents.NAME_BYTES
-
     def name(self, at: Tcz) -> str:
         """Return the name under which a plane was stored."""
-        path, offset = self._name_file(at)
-        return self._pread(path, _documents.NAME_BYTES, offset).rstrip(b"\0").decode("utf-8", "replace")
+        return self._pread(*_name_file(at), _documents.NAME_BYTES).rstrip(b"\0").decode("utf-8", "replace")
 
     def names(self) -> Iterator[tuple[Tcz, str]]:
         """Yield the places of the planes that are stored, in order, each with its name; a file of names is read once."""
-        last, data = None, b""
+        last, data = "", b""
         for at in self.stored():
-            path, offset = self._name_file(at)
+            path, offset = _name_file(at)
             if path != last:
-                last, data = path, self._pread(path, _NAME_CHUNK_BYTES, 0)
+                last, data = path, self._pread(path, 0, _NAME_CHUNK_BYTES)
             name = data[offset : offset + _documents.NAME_BYTES]
             yield at, name.rstrip(b"\0").decode("utf-8", "replace")
 
     def _write_name(self, at: Tcz, name: str) -> None:
-        path, offset = self._name_file(at)
+        relative, offset = _name_file(at)
+        path = self.path / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
@@ -216,11 +203,28 @@ class PlateImage:
         finally:
             os.close(fd)
 
-    def _pread(self, path: Path, count: int, offset: int) -> bytes:
+    def _open(self, relative: str) -> int:
+        """Open a file of the image for reading; -1 if there is none, DatasetError if it is no file or outside of the plate."""
+        path = f"{self._real}/{relative}"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise DatasetError(f"{path}: is not a file")
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith(self._inside):
+            os.close(fd)
+            raise DatasetError(f"{path}: leads out of the data set")
+        return fd
+
+    def _pread(self, relative: str, offset: int, count: int) -> bytes:
         """Return bytes of a file of the image, none if it is not there."""
-        if not os.path.lexists(path):
+        fd = self._open(relative)
+        if fd < 0:
             return b""
-        fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
         try:
             return os.pread(fd, count, offset)
         finally:
@@ -230,7 +234,7 @@ class PlateImage:
 
     def chunk_path(self, level: int, at: Tcz) -> Path:
         """Return the file of a plane's pixels."""
-        return self.path / str(level) / "c" / str(at[0]) / str(at[1]) / str(at[2]) / "0" / "0"
+        return self.path / _chunk_file(level, at)
 
     def conform(self, plane: NDArray[Any], name: str) -> NDArray[Any]:
         """Return a plane as it is stored; ConfigError if it does not belong with the others."""
@@ -303,10 +307,13 @@ class PlateImage:
 
     def read(self, at: Tcz, level: int = 0, bounds: tuple[slice, slice] | None = None) -> NDArray[Any]:
         """Return a stored plane, or a part of it, as a new array; DatasetError if its file is missing or damaged."""
-        path = self.chunk_path(level, at)
-        fd = _files.open_inside(self.root, str(path.relative_to(self.root)))
+        relative = _chunk_file(level, at)
+        where = f"{self.path}/{relative}"
+        fd = self._open(relative)
+        if fd < 0:
+            raise DatasetError(f"{where}: is missing")
         try:
-            return _chunk.read(self.spec, self.spec.level_shape(level), fd, bounds, str(path))
+            return _chunk.read(self.spec, self.spec.level_shape(level), fd, bounds, where)
         finally:
             os.close(fd)
 
@@ -343,6 +350,33 @@ class Claim:
     @state.setter
     def state(self, value: int) -> None:
         _files.write_all(self._fd, bytes([value]), self._offset)
+
+
+_STATE_FOLDER = f"{_documents.PLANES}/{_documents.STATE}/c"
+_NAME_FOLDER = f"{_documents.PLANES}/{_documents.NAME}/c"
+
+
+def _chunk_file(level: int, at: Tcz) -> str:
+    """Return the file of a plane's pixels, from the image."""
+    return f"{level}/c/{at[0]}/{at[1]}/{at[2]}/0/0"
+
+
+def _within(at: Tcz, chunk: Tcz) -> tuple[str, int]:
+    """Return the chunk that a place is in, as part of a path, and the number of the place in it."""
+    (i, t), (j, c), (k, z) = (divmod(value, size) for value, size in zip(at, chunk, strict=True))
+    return f"{i}/{j}/{k}", (t * chunk[1] + c) * chunk[2] + z
+
+
+def _state_file(at: Tcz) -> tuple[str, int]:
+    """Return the file of a plane's state, from the image, and where the state is in it."""
+    part, number = _within(at, _documents.STATE_CHUNK)
+    return f"{_STATE_FOLDER}/{part}", number
+
+
+def _name_file(at: Tcz) -> tuple[str, int]:
+    """Return the file of a plane's name, from the image, and where the name is in it."""
+    part, number = _within(at, _documents.NAME_CHUNK)
+    return f"{_NAME_FOLDER}/{part}/0", number * _documents.NAME_BYTES
 
 
 def _numbers(folder: Path) -> tuple[list[int], list[int], list[int]]:

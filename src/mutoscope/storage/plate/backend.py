@@ -138,7 +138,9 @@ class PlateBackend(StorageBackend):
             If the name cannot be, or is none of a plane.
         """
         key = _names.check_name(name)
-        said = self._said(key)
+        return self._place(self._said(key), key)
+
+    def _place(self, said: Components, key: str) -> Place | None:
         channel = self._channel(said, key, make=False)
         try:
             return None if channel is None else _places.place_of(said, channel, self.description.geometry)
@@ -166,16 +168,18 @@ class PlateBackend(StorageBackend):
 
     def _image_of(self, key: str) -> tuple[PlateImage, Place] | None:
         """Return the image and place of a stored plane, None if there is none of this name."""
+        plate = self.plate
+        if plate is None:
+            return None
         try:
-            place = self.place(key)
+            said = self._said(key)
+            place = self._place(said, key)
         except ConfigError:
             return None
-        plate = self.plate
-        image = None if plate is None or place is None else plate.image(place.image)
+        image = None if place is None else plate.image(place.image)
         if image is None or place is None or image.state(place.tcz) == _documents.MISSING:
             return None
-        source = self._said(key).source
-        if source and plate is not None and plate.description.source not in ("", source):
+        if said.source and plate.description.source not in ("", said.source):
             return None
         return image, place
 
