@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 from storage_oracles import READERS, assert_exact, frame_of, zarr_frames, zarr_ids
 from test_storage_full_disk import Mount
@@ -193,7 +194,100 @@ def test_memory_is_bounded(tmp_path: Path, compression: str, side: int, count: i
     assert zarr_frames(path, count, count - 1)[0, 0, 0] == count - 1
 
 
+@pytest.mark.parametrize("compression", ["none", *CODECS])
+def test_ome_zarr_0_4_copies_counts_and_grows(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "run.ome.zarr"
+    buffer = np.empty((24, 40), "uint16")
+    with storage.open_writer(path, shape=(24, 40), dtype="uint16", compression=compression, ome_zarr_version="0.4") as writer:
+        for frame_id in range(1, 151):
+            buffer[:] = frame_of(frame_id)
+            receipt = writer.append(buffer)
+            buffer[:] = 0
+        assert receipt.wait(timeout_s=60), "without a full shard, flush or close"
+        assert zarr.open_group(path, mode="r")["0"].shape[0] == 192
+        assert_exact(path, list(range(1, 151)), ALL)
+    assert_exact(path, list(range(1, 151)), ALL)
+    assert zarr.open_group(path, mode="r")["0"].shape[0] == 150
+    assert zarr.open_group(path, mode="r").metadata.zarr_format == 2
+    assert not list(path.rglob("zarr.json"))
+    with storage.open_writer(path, shape=(9, 31), dtype="uint8", compression=compression, resume=True) as writer:
+        writer.append(frame_of(151, (9, 31), "uint8"))
+    assert not list(path.rglob("zarr.json"))
+    assert (path / "camera.1/0/0/0/0").is_file()
+    with pytest.raises(ConfigError, match="not mixed"):
+        storage.open_writer(path, shape=(9, 31), dtype="uint8", ome_zarr_version="0.5", resume=True)
+    with pytest.raises(ConfigError, match="no shards"):
+        storage.open_writer(tmp_path / "x.zarr", shape=(9, 31), dtype="uint8", ome_zarr_version="0.4", frames_per_shard=4)
+    with pytest.raises(ConfigError, match=r"'0\.5' or '0\.4'"):
+        storage.open_writer(tmp_path / "x.zarr", shape=(9, 31), dtype="uint8", ome_zarr_version="0.3")
+    with storage.open_reader(path) as reader:
+        assert len(reader) == 151
+        assert np.array_equal(reader.frame(77), frame_of(77))
+        assert np.array_equal(reader.frame(151), frame_of(151, (9, 31), "uint8"))
+    storage.open_writer(path, shape=(3, 3), dtype="uint8", overwrite=True).close()
+    assert storage.info(path)["frames"] == 0
+
+
+def test_several_cameras_in_ome_zarr_0_4(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    layouts = {name: storage.CameraLayout((24, 40), "uint16", compression="zstd") for name in ("left", "right")}
+    recording = storage.create_recording(path, layouts, ome_zarr_version="0.4")
+    for first, name in enumerate(layouts, 1):
+        with storage.open_image_writer(recording, name) as writer:
+            append(writer, first, first + 5)
+        assert_exact(path / name, list(range(first, first + 6)), ALL)
+    assert yaozarrs.validate_zarr_store(str(path / "left")).ome_metadata().multiscales[0].name == "left"
+    assert dict(zarr.open_group(path, mode="r").attrs)["bioformats2raw.layout"] == 3
+    assert dict(zarr.open_group(path / "OME", mode="r").attrs)["series"] == ["left", "right"]
+    assert not list(path.rglob("zarr.json"))
+
+
 # ---------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_full_disk_under_ome_zarr_0_4(mount: Mount, compression: str) -> None:
+    disk = mount(2500)
+    path = disk / "run.ome.zarr"
+    (disk / "other").write_bytes(bytes(500_000))
+    writer = storage.open_writer(path, shape=(100, 130), dtype="uint16", compression=compression, ome_zarr_version="0.4")
+
+    def go_on_for_ever() -> None:
+        while True:
+            append(writer, writer.last_frame_id + 1, writer.last_frame_id + 1)
+
+    with pytest.raises(DiskFullError, match="not stored"):
+        go_on_for_ever()
+    stored = writer.acknowledged_id
+    assert stored > 10
+    assert_exact(path, list(range(1, stored + 1)), ALL)
+    (disk / "other").unlink()
+    append(writer, stored + 1, stored + 5)
+    writer.close({"stored": stored + 5})
+    assert_exact(path, list(range(1, stored + 6)), ALL)
+    assert storage.info(path)["ledger"] == {"stored": stored + 5}
+    assert not list(path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("compression", "damage"), [("none", "short"), ("zstd", "short"), ("blosc-lz4", "zeroed"), ("zstd", "gone")]
+)
+def test_damaged_files_of_ome_zarr_0_4_are_named(tmp_path: Path, compression: str, damage: str) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with storage.open_writer(path, shape=(24, 40), dtype="uint16", compression=compression, ome_zarr_version="0.4") as writer:
+        append(writer, 1, 6)
+    chunk = path / "0/2/0/0"
+    data = chunk.read_bytes()
+    if damage == "gone":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(data[:10] if damage == "short" else bytes(len(data)))
+    report = storage.recover(path)
+    assert report.images[0].doubtful == ((3, 1),)
+    with storage.open_reader(path) as reader:
+        with pytest.raises(DatasetError):
+            reader.frame(3)
+        assert np.array_equal(reader.frame(4), frame_of(4))
 
 
 @pytest.mark.usefixtures("unhurried")

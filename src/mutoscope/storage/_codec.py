@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import install_command
 from mutoscope.storage import _layout
 
-__all__ = ["check_possible", "decode", "encoder", "looks_whole"]
+__all__ = ["check_possible", "decode", "encoder", "is_whole", "looks_whole"]
 
 _SHUFFLE, _BITSHUFFLE = 1, 2
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -86,11 +87,36 @@ def looks_whole(compression: str, head: bytes, stored: int, size: int) -> bool:
             return False
         sizes = (int.from_bytes(head[4:8], "little"), int.from_bytes(head[12:16], "little"))
         return head[0] == 2 and sizes == (size, stored)
+    return _zstd_header(head)[1] == size
+
+
+def _zstd_header(head: bytes) -> tuple[int, int]:
+    """Return the length of a zstd frame's header and the size of its content; (0, -1) if it does not tell."""
     if len(head) < 6 or head[:4] != _ZSTD_MAGIC:
-        return False
+        return 0, -1
     single, kind, dictionary = head[4] >> 5 & 1, head[4] >> 6, head[4] & 3
     begin = 5 + (not single) + (0, 1, 2, 4)[dictionary]
     length = (1 if single else 0, 2, 4, 8)[kind]
     if length == 0 or len(head) < begin + length:
+        return 0, -1
+    return begin + length, int.from_bytes(head[begin : begin + length], "little") + (256 if kind == 1 else 0)
+
+
+def is_whole(compression: str, fd: int, offset: int, stored: int, size: int) -> bool:
+    """Return whether a chunk in a file is as long as it says itself; what is inside is not decoded."""
+    head = os.pread(fd, _BLOSC_HEADER, offset)
+    if not looks_whole(compression, head, stored, size):
         return False
-    return int.from_bytes(head[begin : begin + length], "little") + (256 if kind == 1 else 0) == size
+    if compression == "blosc-lz4":
+        return True
+    place, last = _zstd_header(head)[0], 0
+    while not last:  # blocks: RFC 8878, 3.1.1.2
+        block = os.pread(fd, 3, offset + place)
+        if len(block) < 3 or place + 3 > stored:
+            return False
+        word = int.from_bytes(block, "little")
+        last, kind, length = word & 1, word >> 1 & 3, word >> 3
+        if kind == 3:
+            return False
+        place += 3 + (1 if kind == 1 else length)
+    return place == stored

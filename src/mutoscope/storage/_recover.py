@@ -224,7 +224,7 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
 
 
 def _looks_whole(fd: int, level: _layout.Level, offset: int, length: int) -> bool:
-    return _codec.looks_whole(level.compression, os.pread(fd, 16, offset), length, level.strip_bytes)
+    return _codec.is_whole(level.compression, fd, offset, length, level.strip_bytes)
 
 
 def _own(image: Path) -> dict[str, Any]:
