@@ -377,6 +377,29 @@ def test_an_encoder_that_fails_loses_its_frame_and_those_behind_and_says_so(
     assert_exact(writer.path, list(range(1, 10)), ALL)
 
 
+def test_a_publishing_thread_that_dies_leaves_nobody_waiting(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, *_: Any) -> None:
+        raise LookupError("a mistake")
+
+    writer = opened(tmp_path / "run.ome.zarr", codec)
+    append(writer, 1, 4)
+    assert writer.flush(60)
+    monkeypatch.setattr(publishing.PublishingWriter, "_add", fail)
+    monkeypatch.setattr(publishing.PublishingWriter, "_lose", fail)
+    [receipt] = append(writer, 5, 5)
+    with pytest.raises(LookupError):
+        receipt.wait(60)
+    with pytest.raises(DatasetError, match="a mistake"):
+        writer.flush()
+    with pytest.raises(DatasetError, match="a mistake"):
+        append(writer, 6, 6)
+    with pytest.raises(DatasetError, match="a mistake"):
+        writer.close()
+    assert_exact(writer.path, [1, 2, 3, 4], ALL)
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="blosc-lz4"):
         opened(tmp_path / "run.ome.zarr", "gzip")

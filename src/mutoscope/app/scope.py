@@ -422,8 +422,8 @@ class Scope:
             self._acquisition_news.notify_all()
 
     def _check_space(self, frames: int | None, seconds: float | None, cameras: Sequence[str]) -> None:
-        """Refuse what cannot fit: the forecast counts everything that is stored with a frame."""
-        if self.path is None or (frames is None and seconds is None):
+        """Refuse what cannot fit: the forecast counts all that is stored with a frame; none is made for compressed ones."""
+        if self.path is None or (frames is None and seconds is None) or self._parts.compression not in (None, "none"):
             return
         need = 0.0
         for stream in self._running_client().spec.streams:

@@ -112,6 +112,7 @@ class PublishingWriter(FrameStreamWriter):
         self._ready = threading.Condition(self._lock)
         """Notified for the publishing thread: encoded frames, wishes."""
         self._jobs: deque[_Job] = deque()
+        self._in_hand: list[_Job] = []
         self._unpublished: list[_Job] = []
         self._free: list[NDArray[Any]] = []
         self._made = 0
@@ -240,7 +241,9 @@ class PublishingWriter(FrameStreamWriter):
         with self._lock:
             wanted = self._flush_to = self._next
             self._ready.notify()
-            self._changed.wait_for(lambda: self._count >= wanted or self._failing or self._failure is not None, timeout_s)
+            self._changed.wait_for(
+                lambda: self._count >= wanted or self._failing or (self._failure or self._broken) is not None, timeout_s
+            )
             self._check()
             return self._count >= wanted
 
@@ -255,7 +258,7 @@ class PublishingWriter(FrameStreamWriter):
             data: Any = None
             try:
                 data = encode(job.pixels[self._cuts[unit]])
-            except (RuntimeError, ValueError, MemoryError) as problem:  # told by the publishing thread, in order
+            except Exception as problem:  # noqa: BLE001 - the top of a thread; the publishing thread tells it, in order
                 error = problem
             with self._lock:
                 job.parts[unit] = data
@@ -267,18 +270,30 @@ class PublishingWriter(FrameStreamWriter):
     # ------------------------------------------------------------------ the publishing thread
 
     def _publish_all(self) -> None:
+        try:
+            self._publish_until_the_end()
+        except Exception as error:  # noqa: BLE001 - the top of a thread: nobody may wait for it for ever
+            with self._lock:
+                self._broken, self._failing = error, False
+                for job in (*self._in_hand, *self._unpublished, *self._jobs):
+                    if job.state == _PENDING:
+                        job.error, job.state = error, _LOST
+                self._changed.notify_all()
+
+    def _publish_until_the_end(self) -> None:
         while True:
             with self._lock:
                 while not (ready := self._take_ready()) and not self._due():
                     if self._ending and not self._jobs and not self._unpublished:
                         return
                     self._ready.wait(self._patience())
+            self._in_hand = ready
             try:
                 for job in ready:
                     self._add(job)
                 if self._due():
                     self._publish()
-            except (OSError, DatasetError, RuntimeError, ValueError, MemoryError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever a codec raises: the frames are lost, and that is told
                 self._lose(error, ready)
 
     def _take_ready(self) -> list[_Job]:
@@ -403,11 +418,13 @@ class PublishingWriter(FrameStreamWriter):
             self._erase_ids(written)
         except OSError as problem:
             self._broken = problem
-        try:
-            with _files.translated(self.path):
-                raise error
-        except (OSError, DatasetError, RuntimeError, ValueError, MemoryError) as told:
-            failure = told
+        failure = error
+        if isinstance(error, OSError):
+            try:
+                with _files.translated(self.path):
+                    raise error
+            except OSError as told:
+                failure = told
         for job in lost:
             self._give_back(job)
         with self._lock:
