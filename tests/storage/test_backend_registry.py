@@ -113,7 +113,7 @@ def test_one_that_cannot_load_breaks_no_other(package: Callable[..., None]) -> N
     with pytest.raises(BackendUnavailableError, match="ZeroDivisionError"):
         storage.open("broken")
     with Stores.available() as stores:
-        assert list(stores) == ["memory", "disk", "ome-zarr", "good"]
+        assert list(stores) == ["memory", "disk", "ome-zarr", "ome-tiff", "good"]
         assert set(stores.unavailable) == {"missing", "broken", "wrong"}
         stores.save("text", "a.txt", store="good")
 

@@ -17,7 +17,7 @@ from mutoscope.model.install import command_for
 from mutoscope.storage import _npy
 from mutoscope.storage._arrays import native
 
-__all__ = ["check_png", "check_tiff", "layout", "read_png", "read_tiff", "write_png", "write_tiff"]
+__all__ = ["check_png", "check_tiff", "layout", "need_tifffile", "read_png", "read_tiff", "write_png", "write_tiff"]
 
 _TIFF_DTYPES = {"uint8", "uint16", "int16", "float32", "int32", "uint32", "bool"}
 """What ImageJ opens and shows as it is: int32 rounded to float32, bool as 0 and 255, uint32 below 2**31. It takes int8 for
@@ -48,6 +48,11 @@ def _need(module: str, extra: str, what: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise BackendUnavailableError(f"{what} needs {package}: {command_for(extra, package)}") from error
+
+
+def need_tifffile() -> Any:
+    """Return tifffile, or raise BackendUnavailableError with the command that installs it."""
+    return _need("tifffile", "tiff", "TIFF")
 
 
 def _is_rgb(array: NDArray[Any]) -> bool:

@@ -64,7 +64,13 @@ BACKENDS = (
     BackendSpec(
         "ome-zarr",
         "mutoscope.storage.plate:PlateBackend",
-        "the planes of a well plate in one OME-Zarr (HCS), placed by the microscope's file names",
+        "the planes of a well plate in one OME-Zarr (HCS), placed by the microscope's file names; streams: open_writer",
+    ),
+    BackendSpec(
+        "ome-tiff",
+        "mutoscope.storage.ome_tiff.store:OmeTiffBackend",
+        "as disk, and arrays of 2 to 5 axes as OME-TIFF under ….ome.tif; streams: open_writer",
+        needs=(("tifffile", install_command("imagecodecs", "tifffile")),),
     ),
 )
 """The stores of this package. Others come from the entry points ``mutoscope.storage`` of installed packages."""
