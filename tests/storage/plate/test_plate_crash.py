@@ -284,7 +284,7 @@ def test_readers_see_whole_planes_while_they_are_replaced(tmp_path: Path) -> Non
     seen: set[bytes] = set()
     end = time.monotonic() + 10
     while len(seen) < 5 and time.monotonic() < end:
-        if (plate / where.image.path / "planes/state/c/0/0/0").exists() and zarr_states(plate, where.image.path)[where.tcz]:
+        if (plate / where.image.path / "planes/state/c.0.0.0").exists() and zarr_states(plate, where.image.path)[where.tcz]:
             seen.add(zarr_plane(plate, where).tobytes())
     for child in children:
         child.kill()

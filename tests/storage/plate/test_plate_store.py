@@ -115,6 +115,20 @@ def test_projections_are_images_of_their_own(tmp_path: Path) -> None:
     assert np.array_equal(zarr.open_array(root / "B/02/0p/0", mode="r")[0, 0, 0], plane_of("0"))
 
 
+def test_a_well_of_nothing_but_projections_lists_them(tmp_path: Path) -> None:
+    root = tmp_path / "p.zarr"
+    with open_plate(root) as store:
+        store.save(plane_of("0"), "ZStep_0/x_B02_s1_w1.TIF")
+        for listed, name in (("0p", None), ("0", "ZStep_1/x_B02_s1_w1.TIF")):
+            if name is not None:
+                store.save(plane_of("1"), name)
+            well = json.loads((root / "B/02/zarr.json").read_text())["attributes"]
+            assert well["ome"]["well"]["images"] == [{"path": listed}]
+            assert well["mutoscope"]["projections"] == ["0p"]
+            assert isinstance(yaozarrs.validate_zarr_store(str(root)).ome_metadata(), yaozarrs.v05.Plate)
+        assert len(store.list_files(recursive=True)) == 2
+
+
 def test_channels_that_have_names(tmp_path: Path) -> None:
     root = tmp_path / "p.zarr"
     name = "B - 3(fld 1 wv {} z 2).tif"

@@ -34,13 +34,12 @@ SMALLEST = 256
 MAX_PLANES = 1 << 24
 """Most planes of one image, so that a misread name or a damaged document cannot declare more than anybody can list."""
 
-ACQUISITIONS = ({"id": 0, "name": "planes"}, {"id": 1, "name": "projections"})
-
 MISSING, STORED, REPLACING = 0, 1, 2
 """What ``planes/state`` says of a plane."""
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _KEYS = {"name": "default", "configuration": {"separator": "/"}}
+_FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
 
 
 @dataclass(frozen=True)
@@ -163,12 +162,13 @@ def check_extent(extent: tuple[int, int, int]) -> None:
 
 def state_document(extent: tuple[int, int, int]) -> dict[str, Any]:
     """Return the ``zarr.json`` of ``planes/state``."""
-    return _array(extent, "uint8", STATE_CHUNK, ["t", "c", "z"], [{"name": "bytes"}])
+    return _array(extent, "uint8", STATE_CHUNK, ["t", "c", "z"], [{"name": "bytes"}]) | {"chunk_key_encoding": _FLAT_KEYS}
 
 
 def name_document(extent: tuple[int, int, int]) -> dict[str, Any]:
     """Return the ``zarr.json`` of ``planes/name``."""
-    return _array((*extent, NAME_BYTES), "uint8", (*NAME_CHUNK, NAME_BYTES), ["t", "c", "z", None], [{"name": "bytes"}])
+    array = _array((*extent, NAME_BYTES), "uint8", (*NAME_CHUNK, NAME_BYTES), ["t", "c", "z", None], [{"name": "bytes"}])
+    return array | {"chunk_key_encoding": _FLAT_KEYS}
 
 
 # ---------------------------------------------------------------------- images
@@ -270,13 +270,17 @@ def image_attributes(
 
 
 def well_attributes(images: Iterable[_places.ImageKey]) -> dict[str, Any]:
-    """Return the attributes of a well's group."""
-    listed = [{"path": key.name, "acquisition": int(key.projection)} for key in sorted(images, key=_planes_first)]
-    return {"ome": {"version": OME_VERSION, "well": {"version": OME_VERSION, "images": listed}}}
+    """Return the attributes of a well's group.
 
-
-def _planes_first(key: _places.ImageKey) -> tuple[Any, ...]:
-    return (key.well, key.projection, key.field)
+    Viewers tile all images that a well lists, and want them alike: projections are listed beside them, and take their place
+    only in a well that has nothing else.
+    """
+    keys = sorted(set(images))
+    fields = [key.name for key in keys if not key.projection]
+    projections = [key.name for key in keys if key.projection]
+    well = {"version": OME_VERSION, "images": [{"path": name} for name in fields or projections]}
+    own = {"plate_layout": PLATE_LAYOUT, "projections": projections}
+    return {"ome": {"version": OME_VERSION, "well": well}, _layout.NAMESPACE: own}
 
 
 def geometry_of(plate: PlateDescription, wells: Iterable[WellName]) -> PlateGeometry:
@@ -284,7 +288,7 @@ def geometry_of(plate: PlateDescription, wells: Iterable[WellName]) -> PlateGeom
     return plate.geometry or PlateGeometry.holding(wells)
 
 
-def plate_attributes(plate: PlateDescription, wells: Iterable[WellName], fields: int, projections: bool) -> dict[str, Any]:
+def plate_attributes(plate: PlateDescription, wells: Iterable[WellName], fields: int) -> dict[str, Any]:
     """Return the attributes of a plate's group: its wells, and all that is known of it.
 
     Parameters
@@ -294,8 +298,6 @@ def plate_attributes(plate: PlateDescription, wells: Iterable[WellName], fields:
         Those that have an image.
     fields : int
         The most fields that a well has.
-    projections : bool
-        Whether any image is one of projections.
     """
     there = sorted(set(wells))
     geometry = geometry_of(plate, there)
@@ -306,14 +308,13 @@ def plate_attributes(plate: PlateDescription, wells: Iterable[WellName], fields:
         "columns": [{"name": name} for name in geometry.column_names()],
         "wells": [{"path": _places.well_path(well), "rowIndex": well.row, "columnIndex": well.column} for well in there],
         "field_count": fields,
-        "acquisitions": [dict(each) for each in ACQUISITIONS[: 2 if projections else 1]],
     }
     own = {"plate_layout": PLATE_LAYOUT, "plate": msgspec.to_builtins(plate)}
     return {"ome": {"version": OME_VERSION, "plate": document}, _layout.NAMESPACE: own}
 
 
-def parse_plate(attributes: dict[str, Any], where: str) -> tuple[PlateDescription, list[WellName], int, bool]:
-    """Return description, wells, most fields of a well and whether there are projections.
+def parse_plate(attributes: dict[str, Any], where: str) -> tuple[PlateDescription, list[WellName], int]:
+    """Return description, wells, and the most fields of a well.
 
     Raises
     ------
@@ -331,12 +332,11 @@ def parse_plate(attributes: dict[str, Any], where: str) -> tuple[PlateDescriptio
         listed = attributes["ome"]["plate"]
         wells = [_places.read_well_path(each["path"]) for each in listed["wells"]]
         fields = int(listed.get("field_count", 1))
-        projections = len(listed.get("acquisitions", ())) > 1
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError, ConfigError) as error:
         raise DatasetError(f"{where}: the plate's metadata are damaged ({error})") from None
     if any(well is None for well in wells):
         raise DatasetError(f"{where}: lists a well that is none")
-    return plate, [well for well in wells if well is not None], fields, projections
+    return plate, [well for well in wells if well is not None], fields
 
 
 def _same(expected: dict[str, Any], document: dict[str, Any]) -> bool:

@@ -142,8 +142,7 @@ class PlateImage:
         relative, offset = _state_file(at)
         path = self.path / relative
         with _files.translated(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            fd = _open_or_make(path)
             try:
                 if os.fstat(fd).st_size < _STATE_BYTES:
                     os.posix_fallocate(fd, 0, _STATE_BYTES)  # never shrinks, so it may be done by several
@@ -162,11 +161,14 @@ class PlateImage:
         _, self.extent = self._read_spec()
         whole: NDArray[np.uint8] = np.zeros(self.extent, dtype="uint8")
         chunk = _documents.STATE_CHUNK
-        for numbers in itertools.product(*_numbers(self.path / _STATE_FOLDER)):
-            first = [number * size for number, size in zip(numbers, chunk, strict=True)]
+        for entry in os.listdir(self.path / _STATE_FOLDER):
+            match = _STATE_FILE.fullmatch(entry)
+            if match is None:
+                continue
+            first = [int(number) * size for number, size in zip(match.groups(), chunk, strict=True)]
             if any(start >= length for start, length in zip(first, self.extent, strict=True)):
                 continue
-            data = self._pread(f"{_STATE_FOLDER}/{numbers[0]}/{numbers[1]}/{numbers[2]}", 0, _STATE_BYTES)
+            data = self._pread(f"{_STATE_FOLDER}/{entry}", 0, _STATE_BYTES)
             part = np.zeros(_STATE_BYTES, dtype="uint8")
             part[: len(data)] = np.frombuffer(data, dtype="uint8")
             target = whole[tuple(slice(start, start + size) for start, size in zip(first, chunk, strict=True))]
@@ -194,8 +196,7 @@ class PlateImage:
     def _write_name(self, at: Tcz, name: str) -> None:
         relative, offset = _name_file(at)
         path = self.path / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = _open_or_make(path)
         try:
             if os.fstat(fd).st_size < _NAME_CHUNK_BYTES:
                 os.ftruncate(fd, _NAME_CHUNK_BYTES)
@@ -270,6 +271,8 @@ class PlateImage:
                     if before != MISSING:
                         claim.state = REPLACING
                     for part, target in parts:
+                        if before == MISSING:
+                            _make_folders(target.parent)
                         _place(part, target)
                         kill_point("storage.plate.level_placed")
                     self._write_name(at, name)
@@ -352,8 +355,9 @@ class Claim:
         _files.write_all(self._fd, bytes([value]), self._offset)
 
 
-_STATE_FOLDER = f"{_documents.PLANES}/{_documents.STATE}/c"
-_NAME_FOLDER = f"{_documents.PLANES}/{_documents.NAME}/c"
+_STATE_FOLDER = f"{_documents.PLANES}/{_documents.STATE}"
+_NAME_FOLDER = f"{_documents.PLANES}/{_documents.NAME}"
+_STATE_FILE = re.compile(r"c\.([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
 
 
 def _chunk_file(level: int, at: Tcz) -> str:
@@ -362,9 +366,9 @@ def _chunk_file(level: int, at: Tcz) -> str:
 
 
 def _within(at: Tcz, chunk: Tcz) -> tuple[str, int]:
-    """Return the chunk that a place is in, as part of a path, and the number of the place in it."""
+    """Return the chunk that a place is in, by its key, and the number of the place in it."""
     (i, t), (j, c), (k, z) = (divmod(value, size) for value, size in zip(at, chunk, strict=True))
-    return f"{i}/{j}/{k}", (t * chunk[1] + c) * chunk[2] + z
+    return f"c.{i}.{j}.{k}", (t * chunk[1] + c) * chunk[2] + z
 
 
 def _state_file(at: Tcz) -> tuple[str, int]:
@@ -376,24 +380,7 @@ def _state_file(at: Tcz) -> tuple[str, int]:
 def _name_file(at: Tcz) -> tuple[str, int]:
     """Return the file of a plane's name, from the image, and where the name is in it."""
     part, number = _within(at, _documents.NAME_CHUNK)
-    return f"{_NAME_FOLDER}/{part}/0", number * _documents.NAME_BYTES
-
-
-def _numbers(folder: Path) -> tuple[list[int], list[int], list[int]]:
-    """Return the numbers of chunks that files below a folder have, along each of three axes."""
-    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
-    below = [folder]
-    for axis in found:
-        inner = []
-        for path in below:
-            try:
-                names = [name for name in os.listdir(path) if name.isascii() and name.isdigit() and len(name) < 10]
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            axis.update(map(int, names))
-            inner += [path / name for name in names]
-        below = inner
-    return sorted(found[0]), sorted(found[1]), sorted(found[2])
+    return f"{_NAME_FOLDER}/{part}.0", number * _documents.NAME_BYTES
 
 
 def remove_parts(folder: Path) -> None:
@@ -428,8 +415,31 @@ def _place(part: Path, target: Path) -> None:
     try:
         os.replace(part, target)
     except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(target.parent)
         os.replace(part, target)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it; most often only the last two are missing."""
+    try:
+        os.mkdir(folder.parent)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder.parent, exist_ok=True)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        pass
+
+
+def _open_or_make(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(path.parent, exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 def _covers(extent: Tcz, wanted: Tcz) -> bool:

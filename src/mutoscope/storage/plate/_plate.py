@@ -49,7 +49,8 @@ class Plate:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._images: dict[ImageKey, PlateImage] = {}
-        self.description, self._wells, self._fields, self._projections = self._read()
+        self._staging: Path | None = None
+        self.description, self._wells, self._fields = self._read()
 
     # ------------------------------------------------------------------ making
 
@@ -75,8 +76,6 @@ class Plate:
         taken = os.path.lexists(root) and not _replace.is_empty_folder(root)
         if taken and not replace:
             raise DatasetExistsError(f"{root}: exists already; choose another name, or say overwrite")
-        if taken and is_plate(root):
-            remove_parts(root)
         if taken:
             _replace.check_replaceable(root)
 
@@ -89,8 +88,7 @@ class Plate:
                 _write(folder / _places.well_path(well), _documents.well_attributes(keys))
                 _write(folder / well.row_name, {})
             fields = max(sum(not key.projection for key in keys) for keys in wells.values())
-            projections = any(key.projection for key in images)
-            _write(folder, _documents.plate_attributes(plate, wells, max(fields, 1), projections))
+            _write(folder, _documents.plate_attributes(plate, wells, max(fields, 1)))
 
         with _files.translated(root):
             try:
@@ -105,39 +103,43 @@ class Plate:
 
     # ------------------------------------------------------------------ the root's document
 
-    def _read(self) -> tuple[PlateDescription, list[WellName], int, bool]:
+    def _read(self) -> tuple[PlateDescription, list[WellName], int]:
         document = _files.read_document(self.root, "zarr.json")
         return _documents.parse_plate(_files.attributes_of(document, self.root), str(self.root))
 
     def refresh(self) -> None:
         """Take up what other processes changed."""
-        self.description, self._wells, self._fields, self._projections = self._read()
+        self.description, self._wells, self._fields = self._read()
 
     def _change(self, change: Callable[[PlateDescription], PlateDescription], new: Iterable[ImageKey] = ()) -> None:
-        """Change the root's document under its lock: the description, and the wells of further images."""
+        """Change the root's document under its lock: the description, and the wells of further images, which are there."""
         with _files.locked(self.root), _files.translated(self.root):
             self.refresh()
-            before = (self.description, self._wells, self._fields, self._projections)
+            before = (self.description, self._wells, self._fields)
             plate = change(self.description)
-            wells, fields, projections = list(self._wells), self._fields, self._projections
+            wells, fields = list(self._wells), self._fields
             for key in new:
                 wells += [] if key.well in wells else [key.well]
                 fields = fields if key.projection else max(fields, len(self._listed(key.well, projection=False)))
-                projections = projections or key.projection
-            if (plate, wells, fields, projections) == before:
+            if (plate, wells, fields) == before:
                 return
             document = _files.read_document(self.root, "zarr.json")
             attributes = _files.attributes_of(document, self.root)
-            fresh = _documents.plate_attributes(plate, wells, fields, projections)
+            fresh = _documents.plate_attributes(plate, wells, fields)
             attributes["ome"] = {**attributes["ome"], **fresh["ome"]}
             attributes[_layout.NAMESPACE] = {**attributes[_layout.NAMESPACE], **fresh[_layout.NAMESPACE]}
-            with self.staging() as staging:
-                _files.replace_document(self.root / "zarr.json", document, staging)
-            self.description, self._wells, self._fields, self._projections = plate, sorted(wells), fields, projections
+            _files.replace_document(self.root / "zarr.json", document, self.staging())
+            self.description, self._wells, self._fields = plate, sorted(wells), fields
 
-    def staging(self) -> _Staging:
-        """Return a folder of the plate for half-written documents, in which no reader looks; remove it by leaving it."""
-        return _Staging(self.root)
+    def staging(self) -> Path:
+        """Return a folder for what is half-written, in which no reader looks for nodes: that of an array of the plate."""
+        if self._staging is None or not self._staging.is_dir():
+            found = (self.root / key.path / "0" for well in self.wells for key in self._listed(well))
+            self._staging = next((folder for folder in found if folder.is_dir()), None)
+            if self._staging is None:
+                raise DatasetError(f"{self.root}: has no image")
+            remove_parts(self._staging)
+        return self._staging
 
     # ------------------------------------------------------------------ what is there
 
@@ -151,8 +153,10 @@ class Plate:
         path = _places.well_path(well)
         try:
             document = _files.read_document(self.root, f"{path}/zarr.json")
-            listed = _files.attributes_of(document, self.root / path)["ome"]["well"]["images"]
-            found = [ImageKey.read(well, each["path"]) for each in listed]
+            attributes = _files.attributes_of(document, self.root / path)
+            named = [each["path"] for each in attributes["ome"]["well"]["images"]]
+            named += attributes[_layout.NAMESPACE]["projections"]
+            found = [ImageKey.read(well, name) for name in dict.fromkeys(named)]
         except (KeyError, TypeError, ValueError):
             raise DatasetError(f"{self.root / path}: the well's metadata are damaged") from None
         if any(key is None for key in found):
@@ -194,11 +198,14 @@ class Plate:
                     for folder in (well.parent, well):
                         self._ensure_group(folder)
                     if not (well / key.name).exists():
-                        with self.staging() as staging:
-                            part = staging / f"{os.getpid()}-{next(_serial)}"
+                        part = self.staging() / f".{os.getpid()}-{next(_serial)}{_files.PART}"
+                        try:
                             PlateImage.build(part, spec, key, _extent(self.description, key), self.description)
                             kill_point("storage.plate.image_built")
                             os.rename(part, well / key.name)
+                        except BaseException:
+                            shutil.rmtree(part, ignore_errors=True)
+                            raise
                     kill_point("storage.plate.image_placed")
                     self._list_in_well(key, well)
                     kill_point("storage.plate.image_listed")
@@ -207,8 +214,7 @@ class Plate:
     def _ensure_group(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         if not (folder / "zarr.json").exists():
-            with self.staging() as staging:
-                _files.replace_document(folder / "zarr.json", _layout.group_document({}), staging)
+            _files.replace_document(folder / "zarr.json", _layout.group_document({}), self.staging())
 
     def _list_in_well(self, key: ImageKey, folder: Path) -> None:
         document = _files.read_document(self.root, f"{_places.well_path(key.well)}/zarr.json")
@@ -216,10 +222,11 @@ class Plate:
         images = self._listed(key.well) if "ome" in attributes else []
         if key in images:
             return
-        attributes["ome"] = {**attributes.get("ome", {}), **_documents.well_attributes([*images, key])["ome"]}
+        fresh = _documents.well_attributes([*images, key])
+        attributes["ome"] = {**attributes.get("ome", {}), **fresh["ome"]}
+        attributes[_layout.NAMESPACE] = {**attributes.get(_layout.NAMESPACE, {}), **fresh[_layout.NAMESPACE]}
         document["attributes"] = attributes
-        with self.staging() as staging:
-            _files.replace_document(folder / "zarr.json", document, staging)
+        _files.replace_document(folder / "zarr.json", document, self.staging())
 
     def ensure_extent(self, image: PlateImage, tcz: tuple[int, int, int]) -> None:
         """Have an image declare a place, and the plate that its images reach so far."""
@@ -291,19 +298,3 @@ def _named(key: str) -> PlateChannel:
 def _write(folder: Path, attributes: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "zarr.json").write_bytes(_files.encode(_layout.group_document(attributes)))
-
-
-class _Staging:
-    """A hidden folder in the plate for what is not whole yet. The next one takes those of killed processes away."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._path = root / f".{os.getpid()}-{next(_serial)}{_files.PART}"
-
-    def __enter__(self) -> Path:
-        remove_parts(self._root)
-        self._path.mkdir()
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)

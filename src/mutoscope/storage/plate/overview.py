@@ -52,17 +52,15 @@ def update(plate: Plate, wells: Iterable[WellName]) -> None:
     with _files.locked(plate.root):
         wanted = _document(dtype, channels, geometry)
         if not (level / "zarr.json").exists():
-            with plate.staging() as staging:
-                level.mkdir(parents=True, exist_ok=True)
-                _files.replace_document(level / "zarr.json", wanted, staging)
-                _files.replace_document(folder / "zarr.json", _layout.group_document(_attributes(plate)), staging)
+            level.mkdir(parents=True, exist_ok=True)
+            _files.replace_document(level / "zarr.json", wanted, plate.staging())
+            _files.replace_document(folder / "zarr.json", _layout.group_document(_attributes(plate)), plate.staging())
         else:
             there = _files.read_document(plate.root, f"{_documents.OVERVIEW}/0/zarr.json")
             dtype = there["data_type"]
             wanted = _document(dtype, max(channels, there["shape"][0]), geometry)
             if there != wanted:
-                with plate.staging() as staging:
-                    _files.replace_document(level / "zarr.json", wanted, staging)
+                _files.replace_document(level / "zarr.json", wanted, plate.staging())
     remove_parts(level)
     for well in sorted(set(wells)):
         for channel, tile in _tiles(plate, well, channels).items():
