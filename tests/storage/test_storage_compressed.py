@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import yaozarrs
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from storage_oracles import READERS, assert_exact, frame_of, zarr_frames, zarr_ids
 from test_storage_full_disk import Mount
 
@@ -240,6 +242,49 @@ def test_several_cameras_in_ome_zarr_0_4(tmp_path: Path) -> None:
     assert dict(zarr.open_group(path, mode="r").attrs)["bioformats2raw.layout"] == 3
     assert dict(zarr.open_group(path / "OME", mode="r").attrs)["series"] == ["left", "right"]
     assert not list(path.rglob("zarr.json"))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 90)),
+    st.sampled_from(_layout.DTYPES),
+    st.sampled_from([(c, v) for c in ("none", *CODECS) for v in _layout.VERSIONS if (c, v) != ("none", "0.5")]),
+    st.integers(1, 6),
+    st.lists(st.sampled_from(["append", "skip", "flush", "reopen"]), min_size=1, max_size=25),
+)
+def test_whatever_is_appended_is_found(
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: tuple[int, int],
+    dtype: str,
+    form: tuple[str, str],
+    per_shard: int,
+    steps: list[str],
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "run.ome.zarr"
+    shards = per_shard if form[1] == "0.5" else None
+    layout = storage.CameraLayout(shape, dtype, frames_per_shard=shards, compression=form[0])
+    storage.create_recording(path, {"camera": layout}, ome_zarr_version=form[1])
+    writer = storage.open_image_writer(path, "camera")
+    ids: list[int] = []
+    skipped = 0
+    for step in steps:
+        if step == "append":
+            ids.append(writer.last_frame_id + 1 + skipped)
+            writer.append(frame_of(ids[-1], shape, dtype), frame_id=ids[-1])
+            skipped = 0
+        elif step == "skip":
+            skipped += 1
+        elif step == "flush":
+            assert writer.flush(60)
+            assert (writer.acknowledged_id, writer.pending) == (ids[-1] if ids else 0, 0)
+            assert_exact(path, ids)
+        else:
+            writer.close()
+            writer = storage.open_image_writer(path, "camera", continue_=True)
+    writer.close()
+    assert_exact(path, ids, ALL)
+    assert zarr.open_group(path, mode="r")["0"].shape[0] == len(ids)
+    assert not storage.recover(path).changed
 
 
 # ---------------------------------------------------------------------- failures

@@ -139,6 +139,35 @@ def test_killed_in_between_it_goes_on(tmp_path: Path, point: str, nth: int) -> N
     assert not list(path.rglob("*.part"))
 
 
+STREAM = """
+import sys
+from storage_oracles_frames import frame_of
+from mutoscope import storage
+with storage.open_writer(sys.argv[1], shape=(301, 514), dtype="uint16", frames_per_shard=2, pyramid=True) as writer:
+    for k in range(1, 10_000):
+        receipt = writer.append(frame_of(k, (301, 514)))
+        print(receipt.position, flush=True)
+"""
+
+
+@pytest.mark.parametrize("point", ["storage.pyramid.shard_published:2", "storage.publish.part_written:3"])
+def test_a_stream_killed_with_its_pyramid_beside_it(tmp_path: Path, point: str) -> None:
+    path = tmp_path / "run.ome.zarr"
+    environment = {**os.environ, VARIABLE: point, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, path], env=environment, check=False, stdout=subprocess.PIPE, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    count = len(done.stdout.split())
+    assert len(listed(path)) == 1
+    assert np.array_equal(READERS["zarr-python"](path, count), [frame_of(k, SHAPE) for k in range(1, count + 1)])
+    frames = storage.recover(path).images[0].frames
+    assert count <= frames <= count + 1
+    assert not list(path.rglob("*.part"))
+    storage.build_pyramid(path)
+    check(path, frames)
+
+
 def test_a_full_disk_leaves_the_frames_and_no_list(mount: Any) -> None:
     disk = mount(12_000)
     path = disk / "run.ome.zarr"

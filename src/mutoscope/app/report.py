@@ -52,7 +52,9 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
     for image in info["images"]:
         count, height, width = image["shape"]
         name = image["camera"] if image["segment"] == 0 else f"{image['camera']}.{image['segment']}"
-        found.append(f"{name}: {image['frames']:,} frames of {height} x {width} px, {image['dtype']}")
+        form = "" if image.get("compression", "none") == "none" else f", {image['compression']}"
+        form += f", {image['levels']} levels" if image.get("levels", 1) > 1 else ""
+        found.append(f"{name}: {image['frames']:,} frames of {height} x {width} px, {image['dtype']}{form}")
         if image["frames"]:
             found += [
                 f"  ids      {image['first_frame_id']:,} to {image['last_frame_id']:,}, gaps {_gaps(image['gaps'])}",
