@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mutoscope.storage._recover import ImageReport, RecoverReport, recover
     from mutoscope.storage.converting import ConvertReport, convert
     from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
+    from mutoscope.storage.labels import LabelsInfo, labels_info, list_labels, load_labels, save_labels
     from mutoscope.storage.reader import FrameStreamReader
     from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
     from mutoscope.storage.registry import BackendInfo, backends
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mutoscope.storage.space import bytes_per_frame, free_bytes
     from mutoscope.storage.stores import Stores
     from mutoscope.storage.stream import info, open_reader, open_writer
+    from mutoscope.storage.tables import list_tables, load_table, save_table
     from mutoscope.storage.writer import Durability, FrameStreamWriter, Receipt, WriterStatistics
 
 __all__ = [
@@ -39,10 +41,11 @@ __all__ = [
     "FrameStreamReader",
     "FrameStreamWriter",
     "ImageReport",
+    "LabelsInfo",
     "PyramidReport",
     "Receipt",
-    "RecoverReport",
     "Recording",
+    "RecoverReport",
     "StorageBackend",
     "Stores",
     "WriterStatistics",
@@ -53,11 +56,18 @@ __all__ = [
     "create_recording",
     "free_bytes",
     "info",
+    "labels_info",
+    "list_labels",
+    "list_tables",
+    "load_labels",
+    "load_table",
     "open",
     "open_image_writer",
     "open_reader",
     "open_writer",
     "recover",
+    "save_labels",
+    "save_table",
     "write_attributes",
 ]
 
@@ -71,6 +81,7 @@ _HOMES = {
     "FrameStreamReader": "mutoscope.storage.reader",
     "FrameStreamWriter": "mutoscope.storage.writer",
     "ImageReport": "mutoscope.storage._recover",
+    "LabelsInfo": "mutoscope.storage.labels",
     "PyramidReport": "mutoscope.storage._pyramid",
     "Receipt": "mutoscope.storage.writer",
     "Recording": "mutoscope.storage.recording",
@@ -85,11 +96,18 @@ _HOMES = {
     "create_recording": "mutoscope.storage.recording",
     "free_bytes": "mutoscope.storage.space",
     "info": "mutoscope.storage.stream",
+    "labels_info": "mutoscope.storage.labels",
+    "list_labels": "mutoscope.storage.labels",
+    "list_tables": "mutoscope.storage.tables",
+    "load_labels": "mutoscope.storage.labels",
+    "load_table": "mutoscope.storage.tables",
     "open": "mutoscope.storage.registry:open_backend",
     "open_image_writer": "mutoscope.storage.recording",
     "open_reader": "mutoscope.storage.stream",
     "open_writer": "mutoscope.storage.stream",
     "recover": "mutoscope.storage._recover",
+    "save_labels": "mutoscope.storage.labels",
+    "save_table": "mutoscope.storage.tables",
     "write_attributes": "mutoscope.storage.recording",
 }
 """Where each name is, with its name there where it is another."""

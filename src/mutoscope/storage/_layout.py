@@ -65,10 +65,10 @@ _IMAGE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:\.([1-9][0-9]{0,5}))?")
 
 def check_camera_name(name: str) -> str:
     """Return `name`, or raise if it cannot name a camera's image on disk."""
-    if not isinstance(name, str) or not _CAMERA.fullmatch(name) or name in (OME, LEVEL, FRAMES, "labels"):
+    if not isinstance(name, str) or not _CAMERA.fullmatch(name) or name in (OME, LEVEL, FRAMES, "labels", "tables"):
         raise ConfigError(
             f"{name!r} cannot name a camera: at most 64 letters, digits, _ and -, "
-            f"and not {LEVEL!r}, {FRAMES!r}, 'labels' or {OME!r}"
+            f"and not {LEVEL!r}, {FRAMES!r}, 'labels', 'tables' or {OME!r}"
         )
     return name
 
@@ -76,7 +76,7 @@ def check_camera_name(name: str) -> str:
 def split_image_name(name: str) -> tuple[str, int] | None:
     """Return the camera and the segment number of an image group's name, None if it is not one."""
     match = _IMAGE.fullmatch(name)
-    if match is None or match[1] in (OME, LEVEL, FRAMES, "labels"):
+    if match is None or match[1] in (OME, LEVEL, FRAMES, "labels", "tables"):
         return None
     return match[1], int(match[2] or 0)
 

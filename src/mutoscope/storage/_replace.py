@@ -160,6 +160,7 @@ def _check_node(folder: Path) -> None:
             raise _refusal(entry)
         if entry.is_file():
             ours = name in _NODE or name.endswith(_files.PART) or (folder.name == _layout.OME and name == "METADATA.ome.xml")
+            ours = ours or (folder.parent.name == "tables" and name == "table.csv")
             if not ours and not (array and _CHUNK.fullmatch(name)):
                 raise _refusal(entry)
         elif array and (_CHUNK.fullmatch(name) or name.endswith(_files.PART)):
