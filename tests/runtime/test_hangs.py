@@ -60,7 +60,7 @@ def test_a_reader_that_holds_the_camera_without_working_is_named() -> None:
         scope.subscribe(control.Notice, notices.append)
         scope.start_acquisition()
         until(lambda: status_of(scope, "EveryFrame").state == "not responding")
-        assert any("it holds the camera and is" in notice.text for notice in notices)
+        until(lambda: any("it holds the camera and is" in notice.text for notice in notices))
         scope.stop(now=True)
 
 

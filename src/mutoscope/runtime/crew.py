@@ -21,9 +21,12 @@ from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.members import Member
 from mutoscope.runtime.spec import ScopeSpec
 
-__all__ = ["TEARDOWN_S", "Crew", "Owner"]
+__all__ = ["ENDING", "TEARDOWN_S", "Crew", "Owner"]
 
 TEARDOWN_S = 5.0
+ENDING = ("stopping cameras", "ending cameras", "draining")
+"""Phases of an orderly end in which recorders still have work to do."""
+
 KILL_AFTER_TERM_S = 1.0
 CALM_S = 1.0
 LAST_READS = 64
@@ -76,10 +79,9 @@ class Crew:
     def __iter__(self) -> Iterator[Member]:
         return iter(self.members.values())
 
-    @property
-    def alive(self) -> bool:
-        """True while any process exists."""
-        return any(member.alive for member in self)
+    def alive(self, kind: str | None = None) -> bool:
+        """True while any process, or one of that kind, exists."""
+        return any(member.alive for member in self if kind in (None, member.spec.kind))
 
     def status_handle(self) -> tuple[dict[str, Any], list[int]]:
         """The handle of the status table, with the row of each worker."""
@@ -130,7 +132,7 @@ class Crew:
                 self._set_up(each)
 
     def _set_up(self, member: Member) -> None:
-        if member.child is None or self._owner.phase not in ("starting", "running", "stopping cameras", "draining"):
+        if member.child is None or self._owner.phase not in ("starting", "running", *ENDING):
             return
         member.set_state("setting up")
         self._changed(member)
@@ -220,7 +222,7 @@ class Crew:
 
     @staticmethod
     def _still_needed(member: Member, phase: str) -> bool:
-        return phase in ("stopping cameras", "draining") and member.spec.kind == "recorder"
+        return phase in ENDING and member.spec.kind == "recorder"
 
     def _read_last_words(self, member: Member) -> None:
         """Handle what the ended process had written before its death, such as its crash report."""
@@ -244,6 +246,7 @@ class Crew:
 
     def _died(self, member: Member, pid: int, status: int, fault: str, restart_at: float | None) -> None:
         what = processes.describe_exit(status)
+        asked = member.state == "stopping"
         if fault:
             member.last_traceback = fault
         if not member.reported:
@@ -258,7 +261,7 @@ class Crew:
             member.set_state("failed")
             if phase == "starting":
                 self._owner.fail_start(PeerDiedError(f"worker {told} before it was set up"))
-            elif phase in ("running", "stopping cameras", "draining"):
+            elif phase in ("running", *ENDING) and not asked:
                 if phase != "running" and not self._still_needed(member, phase):
                     told += " while the scope was ending, and was not started again"
                 elif member.spec.restart.mode != "never" and not member.given_up:
@@ -306,7 +309,7 @@ class Crew:
                     self._desk.report(text)
                 else:
                     self._desk.note(logging.INFO, text)
-                member.given_up = member.given_up or self._owner.phase == "stopping workers"
+                member.given_up = member.given_up or member.state == "stopping"
                 member.child.signal(signal.SIGKILL)
 
     @staticmethod
@@ -363,12 +366,14 @@ class Crew:
         if member.child is not None:
             member.child.signal(signal.SIGKILL)
 
-    def stop_all(self, reason: str) -> None:
-        """Ask every worker to end; those that do not are ended."""
+    def stop_all(self, reason: str, *, kind: str | None = None) -> None:
+        """Ask every worker, or those of a kind, to end; those that do not are ended."""
         now = time.monotonic()
         for member in self:
+            if kind not in (None, member.spec.kind):
+                continue
             member.restart_at = None
-            if member.child is None:
+            if member.child is None or member.state == "stopping":
                 continue
             member.set_state("stopping")
             member.term_at = now if member.child.stopped or not member.was_set_up else now + TEARDOWN_S

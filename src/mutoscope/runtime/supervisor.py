@@ -334,7 +334,7 @@ class Supervisor:
     # -- stopping
 
     def begin_stop(self, reason: str, message: str = "") -> None:
-        """Stop in order: cameras, then what is in flight is stored, then the workers."""
+        """Stop in order: cameras, their processes, then what is in flight is stored, then the workers."""
         if self.phase == "starting":
             self.stop_now(reason)
         if self.phase != "running":
@@ -367,12 +367,15 @@ class Supervisor:
         if self.phase == "running" and self.program_gone and not self.acquisitions.active and self._stored():
             self.begin_stop("program_ended")
         if self.phase == "stopping cameras" and (not self.acquisitions.active or now > self.phase_deadline):
-            self._enter("draining", DRAIN_S)
+            self._enter("ending cameras", 2 * TEARDOWN_S)
+            self.crew.stop_all(self.reason, kind="camera")
+        if self.phase == "ending cameras" and (not self.crew.alive("camera") or now > self.phase_deadline):
+            self._enter("draining", DRAIN_S)  # nobody publishes any more
             self.linger_until = now + LINGER_S
         if self.phase == "draining" and ((self._stored() and self._workers_done(now)) or now > self.phase_deadline):
             self._enter("stopping workers", TEARDOWN_S)
             self.crew.stop_all(self.reason)
-        if self.phase == "stopping workers" and not self.crew.alive and not self._must_tell(now):
+        if self.phase == "stopping workers" and not self.crew.alive() and not self._must_tell(now):
             self._finish()
 
     def _must_tell(self, now: float) -> bool:
