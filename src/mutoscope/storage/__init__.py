@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mutoscope.storage._pyramid import PyramidReport, build_pyramid
     from mutoscope.storage._recover import ImageReport, RecoverReport, recover
     from mutoscope.storage.converting import ConvertReport, convert
+    from mutoscope.storage.exporting import ExportReport, export_cellprofiler, export_fiji, export_qupath
     from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
     from mutoscope.storage.labels import LabelsInfo, labels_info, list_labels, load_labels, save_labels
     from mutoscope.storage.reader import FrameStreamReader
@@ -38,6 +39,7 @@ __all__ = [
     "DataSink",
     "DataSource",
     "Durability",
+    "ExportReport",
     "FrameStreamReader",
     "FrameStreamWriter",
     "ImageReport",
@@ -54,6 +56,9 @@ __all__ = [
     "bytes_per_frame",
     "convert",
     "create_recording",
+    "export_cellprofiler",
+    "export_fiji",
+    "export_qupath",
     "free_bytes",
     "info",
     "labels_info",
@@ -78,6 +83,7 @@ _HOMES = {
     "DataSink": "mutoscope.storage.interface",
     "DataSource": "mutoscope.storage.interface",
     "Durability": "mutoscope.storage.writer",
+    "ExportReport": "mutoscope.storage.exporting",
     "FrameStreamReader": "mutoscope.storage.reader",
     "FrameStreamWriter": "mutoscope.storage.writer",
     "ImageReport": "mutoscope.storage._recover",
@@ -94,6 +100,9 @@ _HOMES = {
     "bytes_per_frame": "mutoscope.storage.space",
     "convert": "mutoscope.storage.converting",
     "create_recording": "mutoscope.storage.recording",
+    "export_cellprofiler": "mutoscope.storage.exporting",
+    "export_fiji": "mutoscope.storage.exporting",
+    "export_qupath": "mutoscope.storage.exporting",
     "free_bytes": "mutoscope.storage.space",
     "info": "mutoscope.storage.stream",
     "labels_info": "mutoscope.storage.labels",
