@@ -244,7 +244,7 @@ def test_several_cameras_in_ome_zarr_0_4(tmp_path: Path) -> None:
     assert not list(path.rglob("zarr.json"))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 90)),
     st.sampled_from(_layout.DTYPES),

@@ -18,10 +18,20 @@ LOOKS = 60
 
 
 @pytest.mark.parametrize("reader", [*READERS, "mutoscope"])
-@pytest.mark.parametrize("mode", ["stream", "reopen"])
-def test_a_live_reader_is_never_wrong(tmp_path: Path, mode: str, reader: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("stream", ("none", "0.5")),
+        ("reopen", ("none", "0.5")),
+        ("stream", ("blosc-lz4", "0.5")),
+        ("reopen", ("zstd", "0.5")),
+        ("stream", ("zstd", "0.4")),
+        ("reopen", ("none", "0.4")),
+    ],
+)
+def test_a_live_reader_is_never_wrong(tmp_path: Path, mode: str, form: tuple[str, str], reader: str) -> None:
     path = tmp_path / "run.ome.zarr"
-    child = subprocess.Popen([sys.executable, CHILD, path, mode], stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, CHILD, path, mode, *form], stdout=subprocess.PIPE)
     assert child.stdout is not None
     try:
         assert child.stdout.readline() == b"ready\n"

@@ -138,8 +138,9 @@ class PublishingWriter(FrameStreamWriter):
         self._cuts = [slice(first, first + level.strip) for first in range(0, self.shape[0], level.strip)]
         shard, frames = divmod(self._count, level.frames_per_shard)
         if frames:
-            self._small = SmallShard(level, self._level_folder, shard, self._level_folder)
-            self._small.take_up(frames)
+            begun = SmallShard(level, self._level_folder, shard, self._level_folder)
+            begun.take_up(frames)  # to say now that it is damaged; it is entered, and declared, with the first frame
+            begun.close()
         count = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
         names = ["mutoscope-publish", *(["mutoscope-encode"] * count)]
         self._threads = [
