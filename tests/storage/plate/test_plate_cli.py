@@ -91,7 +91,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, line: str, words: list[s
 
 
 def test_ctrl_c_ends_an_import_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    names = [f"x_B02_s{site}_w1.tif" for site in range(1, 200)]
+    names = [f"x_B02_s{site}_w1.tif" for site in range(1, 80)]
     for name in names:
         write(tmp_path / "in" / name, plane_of(name, (600, 500)))
     with typed(tmp_path, [*MUTOSCOPE, "plate", "import", "in", "out.ome.zarr"]) as running:

@@ -32,15 +32,15 @@ PLACES = {name: place(PARSER, name) for name in NAMES}
 
 POINTS = {
     "storage.create.built": (1,),
-    "storage.document.written": (1, 4, 9, 15),
-    "storage.plate.image_built": (1, 3),
+    "storage.document.written": (1, 4, 9),
+    "storage.plate.image_built": (3,),
     "storage.plate.image_placed": (2,),
     "storage.plate.image_listed": (2,),
-    "storage.plate.level_grown": (1, 2, 3),
+    "storage.plate.level_grown": (1, 2),
     "storage.plate.parts_written": (1, 7),
-    "storage.plate.level_placed": (1, 2, 9),
-    "storage.plate.name_written": (1, 8),
-    "storage.plate.state_written": (1, 8),
+    "storage.plate.level_placed": (1, 2),
+    "storage.plate.name_written": (8,),
+    "storage.plate.state_written": (1,),
 }
 SAVES = [(point, nth) for point, numbers in POINTS.items() for nth in numbers]
 IMPORTS = [
@@ -244,6 +244,28 @@ def test_four_processes_fill_one_plate_in_any_order(tmp_path: Path) -> None:
     assert together(plate, "share", 4) == [["done"]] * 4
     check_whole(plate)
     assert not list(plate.rglob("*.part"))
+
+
+def test_two_imports_of_one_folder_fill_one_plate(tmp_path: Path, folder: Path) -> None:
+    plate = tmp_path / "plate.ome.zarr"
+    children = [start(plate, "import", str(folder)) for _ in range(2)]
+    outputs = [child.communicate(timeout=120)[0].decode().split("\n")[1:-1] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert [sorted(output) for output in outputs] == [sorted(NAMES)] * 2
+    check_whole(plate)
+    report = import_plate(folder, plate)
+    assert (report.already, report.lost) == (len(NAMES), ())
+
+
+def test_a_plate_whose_writer_was_killed_can_be_made_anew(tmp_path: Path, folder: Path) -> None:
+    plate = tmp_path / "plate.ome.zarr"
+    for point in ("storage.plate.image_built:3", "storage.plate.parts_written:9"):
+        until_killed(start(plate, "save", "1", point=point))
+    assert list(plate.rglob("*.part"))
+    report = import_plate(folder, plate, overwrite=True)
+    assert (report.stored, report.already) == (len(NAMES), 0)
+    check_whole(plate)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_of_two_writers_of_one_plane_one_wins_and_the_other_is_told(tmp_path: Path) -> None:

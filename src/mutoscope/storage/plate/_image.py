@@ -147,9 +147,12 @@ class PlateImage:
                 if os.fstat(fd).st_size < _STATE_BYTES:
                     os.posix_fallocate(fd, 0, _STATE_BYTES)  # never shrinks, so it may be done by several
                 _lock_byte(fd, offset, f"{self.root}: {name!r} is being written by another writer at this moment")
-                yield Claim(fd, offset)
+                try:
+                    yield Claim(fd, offset)
+                finally:
+                    _unlock_byte(fd, offset)
             finally:
-                os.close(fd)  # and with it the lock
+                os.close(fd)
 
     def state(self, at: Tcz) -> int:
         """Return what ``planes/state`` says of a plane."""
@@ -408,6 +411,15 @@ def _lock_byte(fd: int, offset: int, message: str) -> None:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise DatasetExistsError(message) from None
         if error.errno not in _NO_LOCKS:  # a network file system without locks: one writer a plane
+            raise
+
+
+def _unlock_byte(fd: int, offset: int) -> None:
+    """Give the lock back. Closing would not, if this process was forked meanwhile."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
 
 

@@ -44,12 +44,18 @@ class Plate:
     ----------
     root : Path
         Of the plate, which must be there.
+
+    Attributes
+    ----------
+    replaced : Path or None
+        Where the data set is now that this plate was made in place of; whoever made it deletes it.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._images: dict[ImageKey, PlateImage] = {}
         self._staging: Path | None = None
+        self.replaced: Path | None = None
         self.description, self._wells, self._fields = self._read()
 
     # ------------------------------------------------------------------ making
@@ -92,14 +98,16 @@ class Plate:
 
         with _files.translated(root):
             try:
-                _replace.make_folder(root, build, replace=taken)
+                replaced = _replace.make_folder(root, build, replace=taken)
             except OSError as error:
                 if os.path.lexists(root) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     raise DatasetExistsError(f"{root}: was made by another process at this moment") from error
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
                     raise ConfigError(f"{root}: cannot be made ({error.strerror})") from error
                 raise
-        return cls(root)
+        made = cls(root)
+        made.replaced = replaced
+        return made
 
     # ------------------------------------------------------------------ the root's document
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -16,7 +17,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError, DiskFullError
 from mutoscope.model.filenames import Components, NameParser, ParserLike, get_parser, names
 from mutoscope.model.plate import PlateGeometry
-from mutoscope.storage import _files, _layout, _names
+from mutoscope.storage import _files, _layout, _names, _replace
 from mutoscope.storage.plate import _chunk, _documents, _places, _tiff, overview
 from mutoscope.storage.plate._documents import PlateImageSpec
 from mutoscope.storage.plate._image import PlateImage
@@ -30,6 +31,9 @@ __all__ = ["ImportReport", "SkippedFile", "import_plate"]
 IMAGES = (".tif", ".tiff")
 PASSED_OVER = ("thumbnail", "metadata", "unknown name")
 """Reasons to leave a file out that are in the nature of a vendor's folder; the others are losses."""
+
+_COMPANY_S, _PAUSE_S = 10.0, 0.005
+"""How long an import waits for another one that is writing the same plane, and how often it looks."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -131,7 +135,8 @@ def import_plate(
     filenames : str or NameParser
         Whose names they are; ``"auto"`` takes the vendor whose names most of the files have.
     overwrite : bool
-        Make the plate anew in place of what stands there.
+        Make the plate anew in place of what stands there. That is kept beside it, as ``….replaced.ome.zarr``, until the
+        import is through.
     wells : int, optional
         How many the plate has, where the vendor's files do not say.
     pyramid, with_overview : bool
@@ -171,6 +176,8 @@ def import_plate(
     if with_overview:
         with _files.translated(root):
             overview.update(plate, plate.wells)
+    if plate.replaced is not None:
+        _replace.delete(root, plate.replaced)
     return work.report(plate)
 
 
@@ -283,7 +290,11 @@ class _Import:
         """Make the plate with all its images, or open the one that is there and add what it lacks."""
         specs = self._specs(pyramid, compression)
         if replace or not is_plate(self.root):
-            return Plate.make(self.root, self.found.description, specs, replace=replace)
+            try:
+                return Plate.make(self.root, self.found.description, specs, replace=replace)
+            except DatasetExistsError:
+                if not is_plate(self.root):  # else another import was quicker: both go on
+                    raise
         plate = Plate(self.root)
         before = plate.description.vendor.get("filenames")
         if before not in (None, self.parser.name):
@@ -363,10 +374,17 @@ class _Import:
             plane = image.conform(plane, name)
         except ConfigError as error:
             return ("does not fit", str(error))
-        try:
-            image.write(plane, place.tcz, name, overwrite=state != _documents.MISSING)
-        except DatasetExistsError as error:
-            return ("duplicate", str(error))
+        end = time.monotonic() + _COMPANY_S
+        while True:
+            try:
+                image.write(plane, place.tcz, name, overwrite=state != _documents.MISSING)
+                break
+            except DatasetExistsError as error:  # another import is at the same plane, or was quicker
+                if image.state(place.tcz) == _documents.STORED and image.name(place.tcz) == name:
+                    return "already"
+                if image.state(place.tcz) != _documents.MISSING or time.monotonic() > end:
+                    return ("duplicate", str(error))
+            time.sleep(_PAUSE_S)
         kill_point("storage.plate.import_stored")
         return "stored"
 
