@@ -173,6 +173,8 @@ def find_recording(path: str | os.PathLike[str]) -> Recording:
     root = Path(path)
     own = _own_attributes(root)
     version = own.get("layout")
+    if version is None and "plate_layout" in own:
+        raise DatasetError(f"{root}: is a plate, not a recording: open it with storage.open('ome-zarr', ...)")
     if not isinstance(version, str) or version.split(".")[0] != _layout.LAYOUT_VERSION.split(".")[0]:
         raise DatasetError(f"{root}: has layout {version!r}; this version reads {_layout.LAYOUT_VERSION}")
     images = own.get("images")

@@ -203,6 +203,15 @@ def test_options_and_places_that_cannot_be(tmp_path: Path) -> None:
         open_plate(tmp_path / "stream.ome.zarr")
 
 
+def test_a_plate_is_no_recording(tmp_path: Path) -> None:
+    with open_plate(tmp_path / "p.zarr") as store:
+        store.save(plane_of("a"), "x_B02_s1_w1.tif")
+    for act in (storage.open_reader, storage.recover):
+        with pytest.raises(DatasetError, match="is a plate"):
+            act(tmp_path / "p.zarr")
+    assert storage.info(tmp_path / "p.zarr")["stored"] == 1
+
+
 def test_deleting_makes_a_plane_missing_again(tmp_path: Path) -> None:
     root = tmp_path / "p.zarr"
     with open_plate(root) as store:
