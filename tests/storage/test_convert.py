@@ -110,6 +110,17 @@ def test_all_cameras_and_changes_of_shape_go_into_ome_zarr_and_not_into_ome_tiff
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])
+def test_a_stream_that_is_being_written_is_copied_as_far_as_it_is(tmp_path: Path, name: str) -> None:
+    with storage.open_writer(tmp_path / name, shape=SHAPE, dtype="uint16") as writer:
+        for frame_id in IDS:
+            writer.append(frame_of(frame_id, SHAPE), frame_id=frame_id)
+        storage.convert(tmp_path / name, tmp_path / "copy.ome.zarr")
+        writer.append(frame_of(99, SHAPE), frame_id=99)
+    assert storage.info(tmp_path / "copy.ome.zarr")["complete"]
+    assert zarr.open_group(tmp_path / "copy.ome.zarr", mode="r")["0"][:].tobytes() == expected().tobytes()
+
+
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("compression", ["none", "blosc-lz4", "zstd"])
 def test_a_stack_gets_all_its_axes(tmp_path: Path, version: str, compression: str) -> None:
@@ -163,8 +174,9 @@ def test_ndtiff_through_its_library(tmp_path: Path) -> None:
     ndstorage = pytest.importorskip("ndstorage")
     for name, sizes in (("ndtiff3.2_monochrome", (8, 1, 16)), ("ndtiffv3.0_test", (5, 2, 1))):
         data = ndstorage.Dataset(str(DATA / "ndtiff" / name))
-        storage.convert(DATA / "ndtiff" / name, tmp_path / f"{name}.ome.zarr")
+        report = storage.convert(DATA / "ndtiff" / name, tmp_path / f"{name}.ome.zarr")
         storage.convert(DATA / "ndtiff" / name, tmp_path / f"{name}.ome.tiff")
+        assert "exposure times" in report.not_kept
         stack = zarr.open_group(tmp_path / f"{name}.ome.zarr", mode="r")["0"]
         assert stack.shape[:3] == sizes
         flat = tifffile.imread(tmp_path / f"{name}.ome.tiff").reshape(stack.shape)
@@ -193,6 +205,29 @@ def test_ome_tiff_of_bio_formats(tmp_path: Path, name: str) -> None:
     found = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")["0"][:]
     letters = [letter for letter in "TCZYX" if letter in axes]
     np.testing.assert_array_equal(found.squeeze(), stack.transpose([axes.index(letter) for letter in letters]).squeeze())
+
+
+@pytest.mark.opt_in
+def test_bioio_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("bioio_tifffile", reason="bioio and its plug-in bioio-tifffile are not installed")
+    from mutoscope.storage.converting import _sources
+
+    stack = np.random.default_rng(3).integers(0, 60000, (2, 3, 4, *SHAPE), dtype="uint16")
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TZCYX"})
+
+    def refuse(*_: object) -> None:
+        raise _sources._datasets.UnknownKindError("not one of ours")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sources._datasets, "open_dataset", refuse)
+        report = storage.convert(tmp_path / "a.tif", tmp_path / "a.ome.zarr")
+        with pytest.raises(ConfigError, match="has no image 'nobody'"):
+            storage.convert(tmp_path / "a.tif", tmp_path / "b.ome.zarr", image="nobody")
+        (tmp_path / "b.tif").write_bytes(b"II*\0")
+        with pytest.raises(DatasetError, match="bioio cannot read it"):
+            storage.convert(tmp_path / "b.tif", tmp_path / "b.ome.zarr")
+    np.testing.assert_array_equal(zarr.open_group(tmp_path / "a.ome.zarr", mode="r")["0"][:], stack.transpose(0, 2, 1, 3, 4))
+    assert report.axes == "tczyx"
 
 
 def test_a_plates_field_tells_its_missing_planes(tmp_path: Path) -> None:

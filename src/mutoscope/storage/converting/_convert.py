@@ -209,6 +209,8 @@ def _not_held(source: Source, tiff: bool, axes: str) -> list[str]:
         found.append("step along z in the image's own metadata (it is in its attributes, under source)")
     if axes == "tczyx" and not tiff and any(frames.rate_hz for frames in source.frames):
         found.append("frame rate")
+    if axes == "tczyx" and not tiff and any("exposure_ms" in frames.metadata(0) for frames in source.frames):
+        found.append("exposure times")
     if tiff and source.kind.startswith("OME-Zarr recording"):
         found.append("the division into images of resumed runs")
     return found
