@@ -8,10 +8,10 @@ from typing import Any
 
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 from mutoscope.storage import _files, _seal
+from mutoscope.storage._recover import ImageReport, RecoverReport
 from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar, change_sidecar
 from mutoscope.storage.ome_tiff._pagefile import PageFile, open_regular
 from mutoscope.storage.ome_tiff._repair import place_planes, repair, set_state
-from mutoscope.storage._recover import ImageReport, RecoverReport
 
 __all__ = ["recover_tiff", "write_tiff_attributes"]
 
