@@ -472,9 +472,7 @@ class _Zarr(Dataset):
 
         self._channels = tuple(str(each.get("label", "")) for each in dict(ome.get("omero") or {}).get("channels", ()))
         self._z_step = _zarr_scale(dataset, axis_units[-3], -3) if len(names) > 2 and names[-3] == "z" else None
-        self._lost = [f"the group {name}" for name in ("labels", "tables") if name in node]
-        if len(scales[0]["datasets"]) > 1:
-            self._lost.append("smaller levels")
+        self._lost = ["smaller levels"] if len(scales[0]["datasets"]) > 1 else []
 
     def channels(self) -> tuple[str, ...]:
         return self._channels if any(self._channels) else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,29 @@ def save_labels(
     """
     parent = find_parent(dataset, image)
     pixels = _arrays.to_numpy(array)
-    if pixels.dtype.name not in _DTYPES:
-        hint = "; .astype('uint8') makes labels of a mask" if pixels.dtype == np.bool_ else ""
-        raise ConfigError(f"labels are integers, not {pixels.dtype.name}{hint}")
-    geometry = _Geometry(parent, pixels.shape, axes)
+    _save(parent, name, pixels.shape, pixels.dtype, pixels.__getitem__, axes, colors or {}, properties or {}, overwrite)
+
+
+def _save(
+    parent: Parent,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    plane: Callable[[tuple[int, ...]], NDArray[Any]],
+    axes: str | None,
+    colors: Mapping[int, Colour],
+    properties: Mapping[int, Mapping[str, Any]],
+    overwrite: bool,
+) -> None:
+    """Save labels plane by plane."""
+    if dtype.name not in _DTYPES:
+        hint = "; .astype('uint8') makes labels of a mask" if dtype == np.bool_ else ""
+        raise ConfigError(f"labels are integers, not {dtype.name}{hint}")
+    geometry = _Geometry(parent, shape, axes)
     label: dict[str, Any] = {"source": {"image": "../../"}}
     label |= _told(
-        {_value(key): {"rgba": _rgba(colour)} for key, colour in (colors or {}).items()},
-        {_value(key): dict(each) for key, each in (properties or {}).items()},
+        {_value(key): {"rgba": _rgba(colour)} for key, colour in colors.items()},
+        {_value(key): dict(each) for key, each in properties.items()},
     )
     if parent.version == "0.4":
         label["version"] = "0.4"
@@ -131,8 +146,9 @@ def save_labels(
     _files.encode(own)
 
     def build(folder: Path) -> None:
-        for path, shape in zip(geometry.paths, geometry.shapes, strict=True):
-            _write_array(folder / path, geometry.sampled(pixels, shape), parent.version, geometry.axes)
+        for path, size in zip(geometry.paths, geometry.sizes, strict=True):
+            document = _document((*shape[:-2], *size), dtype.name, parent.version, geometry.axes)
+            _write_array(folder / path, document, (*shape[:-2], *size), parent.version, plane)
         _nodes.write_group(folder, parent.version, own)
 
     _LABELS.save(parent, name, build, overwrite=overwrite)
@@ -168,7 +184,10 @@ def load_labels(dataset: str | os.PathLike[str], name: str, *, image: str | None
 
 def labels_info(dataset: str | os.PathLike[str], name: str, *, image: str | None = None) -> LabelsInfo:
     """Return what is known of a label image, its colours among it. Raises as `load_labels`."""
-    parent = find_parent(dataset, image)
+    return _info(find_parent(dataset, image), name)
+
+
+def _info(parent: Parent, name: str) -> LabelsInfo:
     relative = _LABELS.path(parent, name)
     multiscale, ome = _multiscale(parent, relative), _ome(parent, relative)
     datasets = multiscale["datasets"]
@@ -190,6 +209,24 @@ def labels_info(dataset: str | os.PathLike[str], name: str, *, image: str | None
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(f"{parent.root / relative}: what it says of its labels is damaged ({error!r})") from None
+
+
+def copy_labels(source: Parent, target: Parent, name: str) -> None:
+    """Copy labels, with their colours and properties, from one image to another of the same size, plane by plane."""
+    relative = _LABELS.path(source, name)
+    array = f"{relative}/{_multiscale(source, relative)['datasets'][0]['path']}"
+    info = _info(source, name)
+    if _is_ours(source, array):
+
+        def plane(place: tuple[int, ...]) -> NDArray[Any]:
+            return _plane_of(source, array, place, info.shape, info.dtype)
+    else:
+        opened = _open_by_zarr(source.root / array)
+
+        def plane(place: tuple[int, ...]) -> NDArray[Any]:
+            return np.asarray(opened[place])
+
+    _save(target, name, info.shape, np.dtype(info.dtype), plane, info.axes, info.colors, info.properties, False)
 
 
 # ---------------------------------------------------------------------- what is written
@@ -251,15 +288,7 @@ class _Geometry:
         for axis, length, most in zip(axes, shape, full, strict=True):
             if not 1 <= length <= most:
                 raise ConfigError(f"labels have {length} along {axis}, and the image {most}")
-        self.shapes = [(*shape[:-2], *each[-2:]) for each in shapes]
-
-    def sampled(self, pixels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the labels in a smaller size: of each pixel, the label in its middle."""
-        rows, columns = (
-            np.minimum(((np.arange(small) + 0.5) * large / small).astype(np.intp), large - 1)
-            for small, large in zip(shape[-2:], pixels.shape[-2:], strict=True)
-        )
-        return pixels if shape == pixels.shape else pixels[..., rows[:, None], columns]
+        self.sizes = [(each[-2], each[-1]) for each in shapes]
 
     def multiscale(self, name: str) -> dict[str, Any]:
         """Return what OME-Zarr knows of the label image: as the image, without the axes that are left out."""
@@ -276,6 +305,18 @@ class _Geometry:
             if isinstance(move.get(move.get("type")), list)
         ]
         return {"coordinateTransformations": moves}
+
+
+def _sampled(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return labels (y, x) in a smaller size: of each pixel, the label in its middle."""
+    if size == plane.shape:
+        return plane
+    rows, columns = (
+        np.minimum(((np.arange(small) + 0.5) * large / small).astype(np.intp), large - 1)
+        for small, large in zip(size, plane.shape, strict=True)
+    )
+    smaller: NDArray[Any] = plane[rows[:, None], columns]
+    return smaller
 
 
 def _document(shape: Sequence[int], dtype: str, version: str, axes: str) -> dict[str, Any]:
@@ -303,17 +344,23 @@ def _chunk(place: Sequence[int], version: str) -> str:
     return f"c/{numbers}" if version == "0.5" else numbers
 
 
-def _write_array(folder: Path, pixels: NDArray[Any], version: str, axes: str) -> None:
+def _write_array(
+    folder: Path,
+    document: dict[str, Any],
+    shape: tuple[int, ...],
+    version: str,
+    read: Callable[[tuple[int, ...]], NDArray[Any]],
+) -> None:
     folder.mkdir(parents=True)
-    little = pixels.dtype.newbyteorder("<")
-    for place in np.ndindex(*pixels.shape[:-2]):
-        plane = pixels[place]
+    for place in np.ndindex(*shape[:-2]):
+        plane = _sampled(read(place), (shape[-2], shape[-1]))
         if plane.any():  # a chunk that is not there is background
             packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP)
             path = folder / _chunk(place, version)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(packer.compress(np.ascontiguousarray(plane, little).tobytes()) + packer.flush())
-    _nodes.write_array(folder, _document(pixels.shape, pixels.dtype.name, version, axes))
+            little = np.ascontiguousarray(plane, plane.dtype.newbyteorder("<"))
+            path.write_bytes(packer.compress(little.tobytes()) + packer.flush())
+    _nodes.write_array(folder, document)
 
 
 # ---------------------------------------------------------------------- what is read
@@ -346,12 +393,12 @@ def _shape_and_dtype(parent: Parent, relative: str) -> tuple[tuple[int, ...], st
 
 
 def _read_array(parent: Parent, relative: str) -> NDArray[Any]:
-    document = _nodes.read_array(parent.root, relative)
+    if not _is_ours(parent, relative):
+        try:
+            return np.asarray(_open_by_zarr(parent.root / relative)[...])
+        except _DAMAGE as error:
+            raise DatasetError(f"{parent.root / relative}: cannot be read: {error}") from error
     shape, dtype = _shape_and_dtype(parent, relative)
-    axes = "".join(str(name) for name in document.get("dimension_names") or ())
-    ours = len(shape) >= 2 and dtype in _DTYPES and min(shape) >= 1
-    if not ours or {**document, "attributes": {}} != {**_document(shape, dtype, parent.version, axes), "attributes": {}}:
-        return _by_zarr(parent.root / relative)
     if math.prod(shape[-2:]) * np.dtype(dtype).itemsize > _layout.MAX_FRAME_BYTES:
         raise DatasetError(f"{parent.root / relative}: is larger than this layout stores, so it is damaged")
     try:
@@ -359,10 +406,25 @@ def _read_array(parent: Parent, relative: str) -> NDArray[Any]:
     except (MemoryError, ValueError):
         raise DatasetError(f"{parent.root / relative}: its shape {shape} does not fit into memory") from None
     for place in np.ndindex(*shape[:-2]):
-        chunk = f"{relative}/{_chunk(place, parent.version)}"
-        if os.path.lexists(parent.root / chunk):
-            pixels[place] = _read_plane(parent.root, chunk, shape[-2:], dtype)
+        pixels[place] = _plane_of(parent, relative, place, shape, dtype)
     return pixels
+
+
+def _is_ours(parent: Parent, relative: str) -> bool:
+    """Whether an array has the form that is written here."""
+    document = _nodes.read_array(parent.root, relative)
+    shape, dtype = _shape_and_dtype(parent, relative)
+    axes = "".join(str(name) for name in document.get("dimension_names") or ())
+    if len(shape) < 2 or dtype not in _DTYPES or min(shape) < 1:
+        return False
+    return {**document, "attributes": {}} == {**_document(shape, dtype, parent.version, axes), "attributes": {}}
+
+
+def _plane_of(parent: Parent, relative: str, place: Sequence[int], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    chunk = f"{relative}/{_chunk(place, parent.version)}"
+    if not os.path.lexists(parent.root / chunk):
+        return np.zeros(shape[-2:], dtype)
+    return _read_plane(parent.root, chunk, shape[-2:], dtype)
 
 
 def _read_plane(root: Path, chunk: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -382,12 +444,15 @@ def _read_plane(root: Path, chunk: str, shape: tuple[int, ...], dtype: str) -> N
     return np.frombuffer(data, kind).reshape(shape)
 
 
-def _by_zarr(path: Path) -> NDArray[Any]:
+_DAMAGE = (OSError, ValueError, RuntimeError, LookupError, TypeError)
+
+
+def _open_by_zarr(path: Path) -> Any:
     try:
         import zarr
     except ImportError as error:
         raise BackendUnavailableError(f"labels of other programs need zarr: {command_for('replay', 'zarr')}") from error
     try:
-        return np.asarray(zarr.open_array(str(path), mode="r")[...])
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        return zarr.open_array(str(path), mode="r")
+    except _DAMAGE as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error

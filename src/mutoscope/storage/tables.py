@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _arrays, _files, _layout, _nodes, _tables
-from mutoscope.storage._beside import Member, find_parent
+from mutoscope.storage._beside import Member, Parent, find_parent
 
 __all__ = ["list_tables", "load_table", "save_table"]
 
@@ -127,6 +127,13 @@ def load_table(dataset: str | os.PathLike[str], name: str, *, image: str | None 
         if not isinstance(columns, dict):
             return _tables.read_csv(file, str(parent.root / where))
         return _read_typed(file, columns, str(parent.root / where))
+
+
+def labels_of(parent: Parent, name: str) -> str | None:
+    """Return the labels that a table has a row each of, None if it is of none."""
+    region = _nodes.read_group(parent.root, _TABLES.path(parent, name)).get("region")
+    path = region.get("path") if isinstance(region, dict) else None
+    return path.removeprefix("../labels/") if isinstance(path, str) else None
 
 
 def _read_typed(file: IO[bytes], columns: dict[str, Any], where: str) -> NDArray[Any]:

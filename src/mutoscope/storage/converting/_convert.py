@@ -197,7 +197,7 @@ def _kept(source: Source) -> list[str]:
         found.append("places in t, c, z and position")
     if any(frames.pixel_size_um for frames in source.frames):
         found.append("pixel size")
-    return [*found, *sorted(source.attributes), *(f"source.{key}" for key in sorted(source.about))]
+    return [*found, *source.copied, *sorted(source.attributes), *(f"source.{key}" for key in sorted(source.about))]
 
 
 def _not_held(source: Source, tiff: bool, axes: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _aside, _codec, _files, _layout, _nodes
+from mutoscope.storage.converting._members import copy_members, leave_members
 from mutoscope.storage.converting._sources import Frames, Source, about
 from mutoscope.storage.plate.description import COLOURS
 
@@ -55,6 +56,10 @@ def write_grid(target: Path, source: Source, compression: str | None, version: s
             _write(image / _layout.LEVEL / _chunk(level, place), encode(np.ascontiguousarray(frame, level.numpy_dtype)))
             done(frame.nbytes, frames.name)
             kill_point("storage.convert.frame")
+        if positions == 1:
+            copy_members(source, folder)
+        else:
+            leave_members(source)
         kill_point("storage.convert.written")
 
     _aside.make_folder(Path(os.path.abspath(target)), fill, replace=overwrite)

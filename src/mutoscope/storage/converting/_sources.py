@@ -105,6 +105,10 @@ class Source(ABC):
         What the target saves under ``source``.
     lost : list of str
         What is in the data set and is not read.
+    members : list of (str or None, str or None)
+        Images of an OME-Zarr beside which labels and tables may lie, and the images of a copy that they belong to.
+    copied : list of str
+        Labels and tables that were copied.
     """
 
     path: Path
@@ -115,6 +119,8 @@ class Source(ABC):
         self.attributes: dict[str, Any] = {}
         self.about: dict[str, Any] = {}
         self.lost: list[str] = []
+        self.members: list[tuple[str | None, str | None]] = []
+        self.copied: list[str] = []
 
     @abstractmethod
     def close(self) -> None:
@@ -205,9 +211,16 @@ class _Recorded(Source):
     def _tell_what_stays(self, path: Path) -> None:
         if any(reader.levels > 1 for reader in self._readers):
             self.lost.append("smaller levels (mutoscope pyramid makes them again)")
-        for image in sorted({name for reader in self._readers for name in reader.images}):
-            folder = path if image == "." else path / image
-            self.lost += [f"{what} of {image}" for what in ("labels", "tables") if (folder / what).is_dir()]
+        for reader, frames in zip(self._readers, self.frames, strict=True):
+            if len(reader.images) == 1:
+                image = None if reader.images[0] == "." else reader.images[0]
+                self.members.append((image, frames.name if len(self.frames) > 1 else None))
+                continue
+            for name in reader.images:
+                folder = path if name == "." else path / name
+                self.lost += [f"{what} of the image {name}" for what in ("labels", "tables") if (folder / what).is_dir()]
+        if len(self.frames) > 1:
+            self.members.append((None, None))  # tables of the recording
 
     def close(self) -> None:
         for reader in self._readers:
@@ -306,6 +319,8 @@ class _Foreign(Source):
         except BaseException:
             self._data.close()
             raise
+        if path.is_dir() and _nodes.has_group(path):
+            self.members.append((image, None))
         if is_plate(path) and image is not None:
             self._count_missing(path, image)
         xml = self._data.ome_xml()

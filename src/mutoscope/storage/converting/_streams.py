@@ -12,6 +12,7 @@ import numpy as np
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
 from mutoscope.storage import _aside, _layout
+from mutoscope.storage.converting._members import copy_members, leave_members
 from mutoscope.storage.converting._sources import Frames, Source, about
 from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar
 from mutoscope.storage.ome_tiff.writer import _remove, open_tiff_writer
@@ -41,6 +42,7 @@ def write_zarr(target: Path, source: Source, compression: str | None, version: s
         create_recording(folder, layouts, ome_zarr_version=version, attributes=attributes)
         for frames in source.frames:
             _fill_camera(folder, frames, done)
+        copy_members(source, folder)
         kill_point("storage.convert.written")
 
     _aside.make_folder(root, fill, replace=overwrite)
@@ -66,6 +68,7 @@ def _fill_camera(folder: Path, frames: Frames, done: Done) -> None:
 def write_tiff(target: Path, source: Source, compression: str | None, overwrite: bool, done: Done) -> list[str]:
     """Make an OME-TIFF stream of one camera; return its files."""
     frames = source.one()
+    leave_members(source)
     names = Names(target)
     if not overwrite:
         _check_free(names)
