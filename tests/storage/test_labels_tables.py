@@ -241,6 +241,34 @@ def test_damaged_files_are_told_or_give_some_labels(
             pass
 
 
+@pytest.mark.opt_in
+@pytest.mark.leaks_elsewhere("dask, under both readers, keeps its thread pool for the life of the process")
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_the_readers_of_the_field(tmp_path: Path, version: str) -> None:
+    """ngio, for which the form of tables is made, and ome-zarr-py, on which napari's reader stands."""
+    ngio = pytest.importorskip("ngio", reason="ngio is not installed")
+    reader = pytest.importorskip("ome_zarr.reader", reason="ome-zarr is not installed")
+    path = recording(tmp_path / "run.ome.zarr", version=version, pyramid=True)
+    stack = np.stack([labels_of(k) for k in range(3)])
+    storage.save_labels(path, "cells", stack, colors={1: "#ff0000"})
+    storage.save_table(path, "features", table_of(3), labels="cells")
+    container = ngio.open_ome_zarr_container(str(path), mode="r")
+    assert (container.list_labels(), container.list_tables()) == (["cells"], ["features"])
+    np.testing.assert_array_equal(container.get_label("cells").get_as_numpy(), stack)
+    table = container.get_table("features")
+    assert type(table).__name__ == "FeatureTableV1"
+    np.testing.assert_array_equal(table.dataframe["x_px"].to_numpy("f4"), table_of(3)["x_px"])
+    nodes = list(reader.Reader(ome_zarr_io().parse_url(str(path)))())
+    [label] = [node for node in nodes if node.metadata.get("name") == "cells"]
+    assert label.metadata["color"] == {1: [1.0, 0.0, 0.0, 1.0]}
+    assert [level.shape for level in label.data] == [level.shape for level in nodes[0].data]
+    np.testing.assert_array_equal(np.asarray(label.data[0]), stack)
+
+
+def ome_zarr_io() -> Any:
+    return pytest.importorskip("ome_zarr.io")
+
+
 def child(*arguments: object, kill_point: str = "") -> subprocess.Popen[bytes]:
     environment = os.environ | ({"MUTOSCOPE_KILL_POINT": f"storage.{kill_point}"} if kill_point else {})
     command = [sys.executable, str(Path(__file__).with_name("beside_child.py")), *map(str, arguments)]

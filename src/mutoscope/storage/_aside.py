@@ -61,7 +61,8 @@ def make_file(target: Path, write: Callable[[Path], None]) -> None:
     check_free(target)
     with staging(target) as folder:
         part = folder / target.name
-        write(part)
+        with _files.translated(target):
+            write(part)
         kill_point("storage.aside.written")
         with refusals(target):
             fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.model import PlaneIndex, units
+from mutoscope.model import PlaneIndex, _xml, units
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError, DatasetNotFoundError
 from mutoscope.model.install import command_for
 from mutoscope.storage.stream import info, open_reader
@@ -245,7 +244,7 @@ class _Tiff(Dataset):
             frame,
             np.uint8 if series.dtype == np.bool_ else series.dtype,
             axes=tuple(zip([_AXES.get(name.lower(), name.lower()) for name in axes[:leading]], shape, strict=False)),
-            pixel_size_um=_tiff_pixel_size(self._file),
+            pixel_size_um=_tiff_pixel_size(self._file, path),
         )
 
     def load(self, number: int) -> NDArray[Any]:
@@ -272,25 +271,25 @@ class _Tiff(Dataset):
     def close(self) -> None:
         self._file.close()
 
-    def _pixels(self) -> Any:
-        """Return the element ``Pixels`` of the first image of the OME-XML, None if there is none."""
-        if not self._file.ome_metadata:
-            return None
-        return next(
-            (item for item in ElementTree.fromstring(self._file.ome_metadata).iter() if item.tag.endswith("}Pixels")), None
-        )
+    def _pixels(self) -> _xml.Element | None:
+        return _pixels_of(self._file, self.path)
 
     def channels(self) -> tuple[str, ...]:
         pixels = self._pixels()
-        found = [] if pixels is None else [item.get("Name", "") for item in pixels if item.tag.endswith("}Channel")]
+        listed = [] if pixels is None else pixels.children
+        found = [item.attributes.get("Name", "") for item in listed if item.tag == "Channel"]
         return tuple(found) if any(found) else ()
 
     def z_step_um(self) -> float | None:
         pixels = self._pixels()
-        if pixels is not None and "PhysicalSizeZ" in pixels.attrib:
-            return _length(float(pixels.attrib["PhysicalSizeZ"]), pixels.attrib.get("PhysicalSizeZUnit", "µm"))
+        if pixels is not None and "PhysicalSizeZ" in pixels.attributes:
+            size = _xml.number(pixels.attributes["PhysicalSizeZ"], float, what=f"{self.path}: PhysicalSizeZ")
+            return _length(size, pixels.attributes.get("PhysicalSizeZUnit", "µm"))
         said = self._file.imagej_metadata or {}
-        return _length(float(said["spacing"]), str(said.get("unit", "pixel"))) if "spacing" in said else None
+        try:
+            return _length(float(said["spacing"]), str(said.get("unit", "pixel")))
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def ome_xml(self) -> str:
         return str(self._file.ome_metadata or "")
@@ -307,12 +306,20 @@ def _end_of(page: Any) -> int:
     return int(max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)))
 
 
-def _tiff_pixel_size(file: Any) -> float | None:
+def _pixels_of(file: Any, path: Path) -> _xml.Element | None:
+    """Return the element ``Pixels`` of the first image of the OME-XML, None if there is none."""
+    if not file.ome_metadata:
+        return None
+    return next(iter(_xml.elements(str(file.ome_metadata).encode(), ["Pixels"], what=f"{path}: its OME-XML")), None)
+
+
+def _tiff_pixel_size(file: Any, path: Path) -> float | None:
     """Return the size of a pixel as OME-XML or ImageJ state it (cited in :mod:`mutoscope.model.units`)."""
     if file.ome_metadata:
-        pixels = next((item for item in ElementTree.fromstring(file.ome_metadata).iter() if item.tag.endswith("}Pixels")), None)
-        if pixels is not None and "PhysicalSizeX" in pixels.attrib:
-            return _length(float(pixels.attrib["PhysicalSizeX"]), pixels.attrib.get("PhysicalSizeXUnit", "µm"))
+        pixels = _pixels_of(file, path)
+        if pixels is not None and "PhysicalSizeX" in pixels.attributes:
+            size = _xml.number(pixels.attributes["PhysicalSizeX"], float, what=f"{path}: PhysicalSizeX")
+            return _length(size, pixels.attributes.get("PhysicalSizeXUnit", "µm"))
     elif file.imagej_metadata and "XResolution" in file.pages[0].tags:
         per_unit, scale = file.pages[0].tags["XResolution"].value
         return _length(scale / per_unit, str(file.imagej_metadata.get("unit", "pixel"))) if per_unit and scale else None

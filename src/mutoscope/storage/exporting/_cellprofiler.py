@@ -20,7 +20,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _aside
 from mutoscope.storage.converting._sources import Source, open_source
-from mutoscope.storage.exporting._report import IMAGEJ_DTYPES, ExportReport, Progress, check_dtype, need_tifffile
+from mutoscope.storage.exporting._report import IMAGEJ_DTYPES, ExportReport, Progress, check_dtype, need_tifffile, writing
 from mutoscope.storage.plate import is_plate
 from mutoscope.storage.plate._plate import Plate
 
@@ -96,7 +96,9 @@ def export_cellprofiler(
                 done = 0
                 for row in rows.values():
                     for plane in row:
-                        tifffile.imwrite(folder / IMAGES / plane.name, plane.read(), photometric="minisblack", metadata=None)
+                        path = folder / IMAGES / plane.name
+                        with writing(path):
+                            tifffile.imwrite(path, plane.read(), photometric="minisblack", metadata=None)
                         done += 1
                         kill_point("storage.export.plane")
                         if progress is not None:

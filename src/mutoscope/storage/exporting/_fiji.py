@@ -14,7 +14,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _aside
 from mutoscope.storage.converting._sources import Frames, open_source
-from mutoscope.storage.exporting._report import ExportReport, Progress, check_dtype, need_tifffile, places, rate_of
+from mutoscope.storage.exporting._report import ExportReport, Progress, check_dtype, need_tifffile, places, rate_of, writing
 
 __all__ = ["export_fiji"]
 
@@ -85,17 +85,18 @@ def export_fiji(
                     progress(done, len(order), frames.name)
 
         def write(path: Path) -> None:
-            tifffile.imwrite(
-                path,
-                planes(),
-                shape=(t, z, c, *frames.shape),
-                dtype=dtype,
-                imagej=True,
-                photometric="minisblack",
-                resolution=(per_um, per_um),
-                metadata=metadata,
-                truncate=nbytes > _CLASSIC_BYTES,
-            )
+            with writing(path):
+                tifffile.imwrite(
+                    path,
+                    planes(),
+                    shape=(t, z, c, *frames.shape),
+                    dtype=dtype,
+                    imagej=True,
+                    photometric="minisblack",
+                    resolution=(per_um, per_um),
+                    metadata=metadata,
+                    truncate=nbytes > _CLASSIC_BYTES,
+                )
 
         _aside.make_file(place, write)
         return ExportReport(str(dataset), str(target), "Fiji", len(order), 1, (note,) if note else ())

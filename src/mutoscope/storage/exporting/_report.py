@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,17 @@ def need_tifffile() -> Any:
     except ImportError as error:
         raise BackendUnavailableError(f"TIFF needs tifffile: {command_for('tiff', 'tifffile')}") from error
     return tifffile
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell a full disk, which NumPy's ``tofile`` tells without the number of the error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "requested and" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def check_dtype(path: Path, frames: Frames, tool: str) -> None:
