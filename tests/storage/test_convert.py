@@ -18,7 +18,6 @@ from storage_oracles_frames import frame_of
 from mutoscope import storage
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError, DatasetExistsError
 
-DATA = Path(os.environ.get("MUTOSCOPE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SHAPE = (24, 40)
 IDS = [3, 4, 5, 9, 10, 11, 12, 40]
 COLUMNS = ("frame_ids", "ticks", "monotonic_ns", "utc_ns", "exposure_ms")
@@ -137,8 +136,8 @@ def test_labels_and_tables_come_over_to_ome_zarr(tmp_path: Path, version: str, c
 
 
 @pytest.mark.external_data
-def test_labels_of_another_programs_image_come_over(tmp_path: Path) -> None:
-    source = DATA / "ome_zarr" / "written_by_ome-zarr-py_cli" / "coins_0.5.ome.zarr"
+def test_labels_of_another_programs_image_come_over(tmp_path: Path, external_data: Path) -> None:
+    source = external_data / "ome_zarr" / "written_by_ome-zarr-py_cli" / "coins_0.5.ome.zarr"
     report = storage.convert(source, tmp_path / "copy.ome.zarr")
     assert report.kept == ("labels 'coins'",)
     np.testing.assert_array_equal(
@@ -206,12 +205,12 @@ def test_a_folder_of_images_becomes_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.external_data
-def test_ndtiff_through_its_library(tmp_path: Path) -> None:
+def test_ndtiff_through_its_library(tmp_path: Path, external_data: Path) -> None:
     ndstorage = pytest.importorskip("ndstorage")
     for name, sizes in (("ndtiff3.2_monochrome", (8, 1, 16)), ("ndtiffv3.0_test", (5, 2, 1))):
-        data = ndstorage.Dataset(str(DATA / "ndtiff" / name))
-        report = storage.convert(DATA / "ndtiff" / name, tmp_path / f"{name}.ome.zarr")
-        storage.convert(DATA / "ndtiff" / name, tmp_path / f"{name}.ome.tiff")
+        data = ndstorage.Dataset(str(external_data / "ndtiff" / name))
+        report = storage.convert(external_data / "ndtiff" / name, tmp_path / f"{name}.ome.zarr")
+        storage.convert(external_data / "ndtiff" / name, tmp_path / f"{name}.ome.tiff")
         assert "exposure times" in report.not_kept
         stack = zarr.open_group(tmp_path / f"{name}.ome.zarr", mode="r")["0"]
         assert stack.shape[:3] == sizes
@@ -224,7 +223,7 @@ def test_ndtiff_through_its_library(tmp_path: Path) -> None:
         with storage.open_reader(tmp_path / f"{name}.ome.tiff") as reader:
             assert set(reader.exposure_ms.tolist()) == {10.0}
             assert reader.attributes["source"]["metadata"]["PixelSize_um"] == 1
-    stitched = DATA / "ndtiff" / "ndtiffv3.0_stitched_test"
+    stitched = external_data / "ndtiff" / "ndtiffv3.0_stitched_test"
     report = storage.convert(stitched, tmp_path / "stitched.ome.zarr")
     assert report.frames == 2
     with storage.open_reader(tmp_path / "stitched.ome.zarr") as reader:
@@ -233,8 +232,8 @@ def test_ndtiff_through_its_library(tmp_path: Path) -> None:
 
 @pytest.mark.external_data
 @pytest.mark.parametrize("name", ["bf_tzc.ome.tif", "bf_dimorder_odd.ome.tif"])
-def test_ome_tiff_of_bio_formats(tmp_path: Path, name: str) -> None:
-    source = DATA / "ome_tiff" / "written_by_bioformats" / name
+def test_ome_tiff_of_bio_formats(tmp_path: Path, external_data: Path, name: str) -> None:
+    source = external_data / "ome_tiff" / "written_by_bioformats" / name
     with tifffile.TiffFile(source) as tiff:
         axes, stack = tiff.series[0].axes, tiff.series[0].asarray()
     storage.convert(source, tmp_path / "a.ome.zarr")

@@ -24,8 +24,6 @@ from hypothesis import strategies as st
 from mutoscope import storage
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError
 
-DATA = Path(os.environ.get("MUTOSCOPE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-
 
 def recording(path: Path, frames: int = 3, version: str = "0.5", **options: Any) -> Path:
     options = {"pixel_size_um": 0.5, **options}
@@ -210,8 +208,8 @@ def test_a_recording_with_labels_and_tables_can_be_replaced_resumed_and_recovere
 
 
 @pytest.mark.external_data
-def test_labels_of_another_program(tmp_path: Path) -> None:
-    path = DATA / "ome_zarr" / "written_by_ome-zarr-py_cli" / "coins_0.5.ome.zarr"
+def test_labels_of_another_program(tmp_path: Path, external_data: Path) -> None:
+    path = external_data / "ome_zarr" / "written_by_ome-zarr-py_cli" / "coins_0.5.ome.zarr"
     found = storage.load_labels(path, "coins")
     np.testing.assert_array_equal(found, zarr.open_group(path, mode="r")["labels/coins/s0"][:])
     assert storage.labels_info(path, "coins").levels == 4
