@@ -150,7 +150,8 @@ def convert(
     with open_source(source, image) as opened:
         done = _Counter(opened, progress)
         if tiff:
-            kind, axes = "OME-TIFF", "tczyx" if opened.one().is_grid else "tyx"
+            sizes = opened.one().sizes
+            kind, axes = "OME-TIFF", "tczyx" if max(sizes.get("c", 1), sizes.get("z", 1)) > 1 else "tyx"
             images = _streams.write_tiff(place, opened, compression, overwrite, done)
         elif any(frames.is_grid and not frames.has_ids for frames in opened.frames):
             kind, axes = f"OME-Zarr {version}", "tczyx"
