@@ -50,6 +50,35 @@ def test_recover_says_what_it_did(dataset: Path) -> None:
     assert done.last_json["images"][0]["frames"] == 6
 
 
+def test_an_ome_tiff_is_told_and_recovered_like_any_recording(tmp_path: Path) -> None:
+    with storage.open_writer(tmp_path / "run.ome.tiff", shape=(16, 24), dtype="uint16") as writer:
+        for frame_id in (1, 2, 5):
+            writer.append(np.full((16, 24), frame_id, "uint16"), frame_id=frame_id)
+    done = mutoscope(tmp_path, "info", "run.ome.tiff")
+    assert done.code == 0, done.describe()
+    assert "3 frames of 16 x 24 px, uint16" in done.stdout, done.describe()
+    assert "2 from 3" in done.stdout, done.describe()
+    with (tmp_path / "run.ome.tiff").open("ab") as file:
+        file.write(b"torn")
+    done = mutoscope(tmp_path, "recover", "run.ome.tiff", "--json")
+    assert done.code == 0, done.describe()
+    assert done.last_json["images"][0]["frames"] == 3
+    assert len(storage.open_reader(tmp_path / "run.ome.tiff")) == 3
+
+
+@pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])
+@pytest.mark.parametrize("command", ["recover", "pyramid"])
+def test_what_is_being_recorded_is_left_alone_with_one_sentence(tmp_path: Path, name: str, command: str) -> None:
+    with storage.open_writer(tmp_path / name, shape=(16, 24), dtype="uint16") as writer:
+        writer.append(np.ones((16, 24), "uint16"), frame_id=1)
+        done = mutoscope(tmp_path, command, name)
+    assert done.code == 2, done.describe()
+    assert done.stderr.count("\n") == 1, done.describe()
+    assert "Error" not in done.stderr, done.describe()
+    said = "is an OME-TIFF" if name.endswith("tiff") and command == "pyramid" else "another writer has it open"
+    assert said in done.stderr, done.describe()
+
+
 def test_what_was_cut_off_is_said_to_be() -> None:
     image = {"camera": "camera", "segment": 1, "shape": [64, 8, 8], "dtype": "uint8", "frames": 2, "pixel_size_um": 0.11}
     image |= {"gaps": [[k, 1] for k in range(9)], "first_frame_id": 1, "last_frame_id": 99, "rate_hz": None, "duration_s": 0.0}

@@ -6,6 +6,7 @@ from mutoscope.model.errors import (
     BackendUnavailableError,
     ConfigError,
     DatasetError,
+    ScopeStateError,
     UnknownCommandError,
     UnsupportedPlatformError,
 )
@@ -19,6 +20,7 @@ _CORRECT_WHAT_YOU_ASKED = (
     ConfigError,
     BackendUnavailableError,
     DatasetError,
+    ScopeStateError,
     UnknownCommandError,
     UnsupportedPlatformError,
 )
@@ -32,5 +34,7 @@ def exit_code_of(error: BaseException) -> int:
     --------
     >>> exit_code_of(ConfigError("shape must be positive")), exit_code_of(TimeoutError("no answer"))
     (2, 1)
+    >>> exit_code_of(ScopeStateError("run.ome.zarr: another writer has it open"))
+    2
     """
     return IMPOSSIBLE if isinstance(error, (*_CORRECT_WHAT_YOU_ASKED, *_UNUSABLE_PATH)) else FAILED

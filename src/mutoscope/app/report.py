@@ -19,12 +19,19 @@ def check_dataset(path: Path) -> None:
     Raises
     ------
     DatasetNotFoundError
-        If nothing is there, or a file, or a folder without a data set in it; one that holds data sets is told by their names.
+        If nothing is there, or a file that is no OME-TIFF, or a folder without a data set in it; one that holds data sets is
+        told by their names.
     """
     if not os.path.lexists(path):
         raise DatasetNotFoundError(f"there is nothing at {path}: a data set is a folder, such as run.ome.zarr")
     if not path.is_dir():
-        raise DatasetNotFoundError(f"{path} is a file, and no data set: that is a folder, such as run.ome.zarr")
+        from mutoscope.storage.ome_tiff import is_ome_tiff
+
+        if is_ome_tiff(path):
+            return
+        raise DatasetNotFoundError(
+            f"{path} is a file, and no data set: that is a folder, such as run.ome.zarr, or an OME-TIFF with its run.ome.tiff.json"
+        )
     if any(os.path.lexists(path / name) for name in ("zarr.json", ".zgroup", ".zattrs")):
         return
     inside = sorted(each.name for each in path.iterdir() if each.suffix == ".zarr")
