@@ -290,6 +290,29 @@ def test_names_of_several_vendors_are_asked_about(tmp_path: Path) -> None:
         import_plate(tmp_path / "in", tmp_path / "out.ome.zarr")
 
 
+def test_an_image_of_an_unknown_name_is_a_loss_and_other_vendors_are_refused(tmp_path: Path) -> None:
+    for site in range(1, 4):
+        write(tmp_path / f"in/x_B02_s{site}_w1.tif", plane_of(f"{site}"))
+    (tmp_path / "in/notes.txt").write_text("a", encoding="utf-8")
+    assert not import_plate(tmp_path / "in", tmp_path / "out.ome.zarr").lost
+    write(tmp_path / "in/overview of all.TIF", plane_of("b"))
+    [lost] = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr").lost
+    assert (lost.name, lost.reason, lost.detail) == ("overview of all.TIF", "image of unknown name", "")
+    write(tmp_path / "in/r01c02f01p01-ch1sk1fk1fl1.tiff", plane_of("c"))
+    with pytest.raises(ConfigError, match=r"imagexpress \(3 images\), opera_phenix \(1 images\); say which"):
+        import_plate(tmp_path / "in", tmp_path / "out.ome.zarr")
+    report = import_plate(tmp_path / "in", tmp_path / "out.ome.zarr", filenames="imagexpress")
+    assert report.already == 3
+    assert {each.name: each.detail for each in report.lost}["r01c02f01p01-ch1sk1fk1fl1.tiff"] == "a name of opera_phenix"
+    assert any("r01c02f01p01-ch1sk1fk1fl1.tiff: image of unknown name, a name of opera" in line for line in report.lines())
+
+
+@pytest.mark.external_data
+def test_a_folder_of_several_real_plates_is_refused(external_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cellvoyager .64 images., imagexpress .48 images., opera_phenix .6 images."):
+        import_plate(external_data / "hcs", tmp_path / "out.ome.zarr")
+
+
 def test_wells_that_have_only_numbers_need_the_plates_size(tmp_path: Path) -> None:
     name = "W0014F0001T0001Z001C1.tif"
     write(tmp_path / "in" / name, plane_of(name))

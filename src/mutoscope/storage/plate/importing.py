@@ -46,8 +46,9 @@ class SkippedFile(msgspec.Struct, frozen=True):
     name : str
         Relative to the folder.
     reason : str
-        ``"thumbnail"``, ``"metadata"``, ``"unknown name"``, ``"damaged"``, ``"duplicate"``, ``"other plate"``, ``"no place"``,
-        ``"does not fit"``, ``"link"`` or ``"unreadable format"``.
+        ``"thumbnail"``, ``"metadata"``, ``"unknown name"`` (of what is no TIFF); and of images that the plate lacks ``"image of
+        unknown name"``, ``"damaged"``, ``"duplicate"``, ``"other plate"``, ``"no place"``, ``"does not fit"``, ``"link"`` or
+        ``"unreadable format"``.
     detail : str
         In words.
     """
@@ -206,7 +207,12 @@ class _Import:
         self.parser = _detected(files, self.folder) if auto else get_parser(filenames)
         for name in files:
             said = self.parser.parse(name)
-            if said is None or said.kind == "metadata":
+            if said is None and name.lower().endswith(IMAGES):
+                knows = [
+                    other for other in names() if (parser := get_parser(other)) is not self.parser and _is_image(parser, name)
+                ]
+                self.skip(name, "image of unknown name", f"a name of {' or '.join(knows)}" if knows else "")
+            elif said is None or said.kind == "metadata":
                 self.metadata.append(name)
                 self.skip(name, "metadata" if said is not None else "unknown name")
             elif said.kind == "thumbnail":
@@ -420,15 +426,13 @@ def _detected(files: list[str], folder: Path) -> NameParser:
     Raises
     ------
     ConfigError
-        If none reads any, or several read as many: the candidates are listed.
+        If none reads any, several read as many, or one reads images that this one does not know: the candidates are listed.
     """
     votes: Counter[str] = Counter()
     parsers = {name: get_parser(name) for name in names()}
-    for file in files:
-        for name, parser in parsers.items():
-            said = parser.parse(file)
-            if said is not None and said.kind == "image":
-                votes[name] += 1
+    images = {file: [name for name, parser in parsers.items() if _is_image(parser, file)] for file in files}
+    for vendors in images.values():
+        votes.update(vendors)
     if not votes:
         sample = f", such as {files[0]!r}" if files else ""
         raise ConfigError(
@@ -436,7 +440,13 @@ def _detected(files: list[str], folder: Path) -> NameParser:
         )
     best = max(votes.values())
     candidates = [name for name, count in votes.items() if count == best]
-    if len(candidates) > 1:
+    chosen = parsers[candidates[0]]
+    if len(candidates) > 1 or any(vendors and chosen.parse(file) is None for file, vendors in images.items()):
         listed = ", ".join(f"{name} ({count} images)" for name, count in votes.most_common())
         raise ConfigError(f"{folder}: these names may be of several vendors: {listed}; say which with --filenames")
-    return parsers[candidates[0]]
+    return chosen
+
+
+def _is_image(parser: NameParser, file: str) -> bool:
+    said = parser.parse(file)
+    return said is not None and said.kind == "image"
