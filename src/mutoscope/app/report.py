@@ -30,7 +30,7 @@ def check_dataset(path: Path) -> None:
         if is_ome_tiff(path):
             return
         raise DatasetNotFoundError(
-            f"{path} is a file, and no data set: that is a folder, such as run.ome.zarr, or an OME-TIFF with its run.ome.tiff.json"
+            f"{path} is a file, and no data set: that is a folder, such as run.ome.zarr, or a run.ome.tiff with its .json"
         )
     if any(os.path.lexists(path / name) for name in ("zarr.json", ".zgroup", ".zattrs")):
         return
