@@ -537,3 +537,70 @@ def test_a_name_is_taken_once(hub: HubThread) -> None:
 
 def test_logging_is_not_needed_for_any_of_it() -> None:
     assert not logging.getLogger("mutoscope").handlers
+
+
+def test_lines_of_other_threads_are_published_when_the_owner_waits(hub: HubThread) -> None:
+    heard: list[int] = []
+    hub.do(lambda: hub.hub.subscribe(Shared, lambda event: heard.append(event.n)))
+    endpoint = bus.Endpoint(hub.connect("mine"), "mine")
+    endpoint.hello()
+    kept: list[bool] = []
+    thread = threading.Thread(target=lambda: kept.extend(endpoint.publish_soon(Shared(n=n)) for n in range(1200)))
+    thread.start()
+    thread.join()
+    assert kept == [True] * 1000 + [False] * 200
+    assert heard == []
+    endpoint.pump(0.0)
+    assert endpoint.publish_soon(Shared(n=5000))
+    until(lambda: len(heard) == 1001)
+    assert heard == [*range(1000), 5000]
+    ringing = threading.Timer(0.2, lambda: endpoint.publish_soon(Shared(n=6000)))
+    ringing.start()
+    until(lambda: (endpoint.pump(10.0), heard[-1] == 6000)[1])
+    ringing.join()
+    thread = threading.Thread(target=lambda: endpoint.publish_soon(Shared(n=7000)))
+    thread.start()
+    thread.join()
+    endpoint.close()
+    until(lambda: heard[-1] == 7000)
+    with pytest.raises(ClosedError):
+        endpoint.publish_soon(Shared(n=8000))
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise KeyError("no words")
+
+
+def test_a_crash_report_arrives_whatever_the_error_says(hub: HubThread) -> None:
+    endpoint = bus.Endpoint(hub.connect("crashes"), "crashes")
+    endpoint.hello()
+    for error in (
+        ValueError("cannot read /tmp/caf\udce9.tif"),
+        Speechless(),
+        ValueError(1 << 90),
+        ValueError("x" * 70_000_000),
+    ):
+        endpoint.report_crash(errors.to_record(error, f"ValueError: {error.args}"))
+    until(lambda: len(hub.crashes) == 4)
+    endpoint.close("crashed")
+    said = [errors.from_record(record) for _, record in hub.crashes]
+    assert str(said[0]) == "cannot read /tmp/caf\\udce9.tif"
+    assert "its text cannot be made: __str__ raised KeyError" in str(said[1])
+    assert str(1 << 90) in str(said[2])
+    assert str(said[3]).startswith("xxx")
+    assert str(said[3]).endswith("… (69,900,000 more characters)")
+
+
+def test_a_handler_whose_error_has_no_text_tells_the_sender(hub: HubThread) -> None:
+    class Odd:
+        @bus.handles(Echo)
+        def echo(self, command):
+            raise Speechless
+
+    thread = EndpointThread(hub, "odd", Odd())
+    with hub.client() as program:
+        for _ in range(2):
+            with pytest.raises(RemoteError, match="__str__ raised KeyError"):
+                program.request(Echo(), timeout_s=5.0)
+    thread.close()

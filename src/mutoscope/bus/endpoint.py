@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import select
 import socket
 import threading
@@ -23,6 +24,7 @@ RECEIPTS_SHARE = 0.5
 """How much of its time-out a broadcast waits for receipts of what was posted on lines; who hears nothing stops it no longer."""
 
 _FLUSH_S = 5.0
+_MAX_LATER = 1000
 
 
 class Endpoint:
@@ -54,6 +56,9 @@ class Endpoint:
         self._lines = self._session.lines
         self._owners: list[object] = []
         self._handling = False
+        self._hearing = False
+        self._later: collections.deque[bytes] = collections.deque()
+        self._lines.add_bell()
         self._thread = threading.get_ident()
 
     # -- introduction
@@ -227,6 +232,29 @@ class Endpoint:
         session.window.charge(len(packed))
         self._transmit(packed)
 
+    def publish_soon(self, event: Event) -> bool:
+        """Publish an event from any thread, and from wherever the endpoint itself is: for log lines.
+
+        In the owner's thread it goes as with :meth:`publish`, unless the endpoint is reading just now. Else it goes when the
+        owner next reads, which happens soon if it waits for anything.
+
+        Returns
+        -------
+        bool
+            False if it was discarded, because too many wait already.
+        """
+        if threading.get_ident() == self._thread and not self._hearing:
+            self._send_later()
+            if not self._later:
+                self.publish(event)
+                return True
+        packed = self._session.event(event)
+        if len(self._later) >= _MAX_LATER:
+            return False
+        self._later.append(packed)
+        self._lines.ring()
+        return True
+
     def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Have `callback(event)` run like a handler for each event of this class; the last value comes at once.
 
@@ -239,7 +267,7 @@ class Endpoint:
 
     def report_crash(self, record: ErrorRecord) -> None:
         """Tell the supervisor why this process is about to end."""
-        self._transmit(wire.pack(wire.CrashReport(record)))
+        self._transmit(wire.pack(wire.CrashReport(wire.sendable(record))))
 
     # -- the owner's loop
 
@@ -282,6 +310,7 @@ class Endpoint:
         if self._session.closed:
             return
         if not self._session.peer_closed:
+            self._send_later()
             self._connection.send(wire.pack(wire.Goodbye(reason)))
         self._session.close()
 
@@ -358,9 +387,23 @@ class Endpoint:
         """Read what has come, waiting up to `timeout_s` for something, and send what that calls for."""
         if self._connection.unsent:
             self._flush()
-        self._lines.wait(timeout_s, self._hear_hub)
+        self._hearing = True
+        try:
+            self._lines.wait(timeout_s, self._hear_hub)
+        finally:
+            self._hearing = False
         if self._session.outgoing:
             self._push()
+        if self._later:
+            self._send_later()
+
+    def _send_later(self) -> None:
+        """Send what other threads publish, as far as there is room."""
+        window = self._session.window
+        while self._later and window.has_room and not self._session.peer_closed:
+            packed = self._later.popleft()
+            window.charge(len(packed))
+            self._transmit(packed)
 
     def _hear_hub(self) -> bool:
         """Read once from the hub; returns whether there is more."""

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -84,6 +85,8 @@ class Lines:
         self._out: dict[int, OutLine] = {}
         self._ends: dict[int, OutLine | InLine] = {}
         self._audit: AuditWriter | None = None
+        self._bell = -1
+        self._bell_lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -91,6 +94,17 @@ class Lines:
     def fileno(self) -> int:
         """Return the descriptor that is readable when the hub or a line has something; -1 once closed."""
         return -1 if self._poller.closed else self._poller.fileno()
+
+    def add_bell(self) -> None:
+        """Have :meth:`ring` end the waits."""
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller.register(self._bell, _IN)
+
+    def ring(self) -> None:
+        """End the wait that goes on, or the next one; from any thread."""
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def wait(self, timeout_s: float, hear_hub: Callable[[], bool]) -> None:
         """Wait for the hub or a line, and hear what has come.
@@ -113,6 +127,9 @@ class Lines:
                     if hear_hub():
                         return
                     continue
+                if fd == self._bell:
+                    os.eventfd_read(fd)
+                    continue
                 end = self._ends.get(fd)
                 if end is not None:
                     self._ready(end, mask)
@@ -124,6 +141,10 @@ class Lines:
         """Close every end. Twice is fine."""
         self.drop()
         self._poller.close()
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.close(self._bell)
+                self._bell = -1
 
     def drop(self) -> None:
         """Close every end; the descriptor stays, for the hub."""

@@ -448,7 +448,7 @@ class Session:
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
             self._handler_errors += 1
             record = wire.error_record(error, traceback.format_exc())
-            logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, error, exc_info=True)
+            logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, record.message, exc_info=True)
             if job.kind != SEND:
                 self._reply(job, wire.Fail(job.id, record), f"{record.type_name}: {record.message}", emit)
             elif job.id:

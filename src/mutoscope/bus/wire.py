@@ -62,6 +62,8 @@ __all__ = [
     "encode_record",
     "error_record",
     "pack",
+    "plain_text",
+    "sendable",
 ]
 
 WIRE_VERSION = 1
@@ -356,7 +358,11 @@ encode_record: Callable[[CallRecord], bytes] = _encode
 
 def error_record(error: BaseException, traceback: str = "") -> ErrorRecord:
     """Describe an exception so that it can be sent, whatever its arguments and its text hold."""
-    record = to_record(error, traceback)
+    return sendable(to_record(error, traceback))
+
+
+def sendable(record: ErrorRecord) -> ErrorRecord:
+    """Return a record that can be sent: itself, or one whose text is shortened and escaped where it must be."""
     size = len(record.message) + len(record.traceback)
     try:
         size += len(_encode(record))
@@ -364,12 +370,15 @@ def error_record(error: BaseException, traceback: str = "") -> ErrorRecord:
         size = _MAX_TEXT + 1
     if size <= _MAX_TEXT:
         return record
-    message = _plain(record.message)
-    return ErrorRecord(record.type_name, (message,), message, _plain(record.traceback))
+    message = plain_text(record.message)
+    return ErrorRecord(plain_text(record.type_name), (message,), message, plain_text(record.traceback))
 
 
-def _plain(text: str) -> str:
-    return text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+def plain_text(text: str, limit: int = _MAX_TEXT) -> str:
+    """Return text that can be sent, whatever it holds: what is no Unicode (file names may be) is escaped, the rest cut off."""
+    left = len(text) - limit
+    plain = text[:limit].encode("utf-8", "backslashreplace").decode()
+    return plain if left <= 0 else f"{plain} … ({left:,} more characters)"
 
 
 class _Opening(msgspec.Struct, frozen=True, array_like=True):

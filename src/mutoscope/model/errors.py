@@ -199,12 +199,20 @@ def to_record(error: BaseException, traceback: str = "") -> ErrorRecord:
     traceback : str
         Its formatted traceback.
     """
+    text = _text(error)
     arguments: tuple[Any, ...] = error.args
     if isinstance(error, OSError) and len(arguments) == 2 and isinstance(error.filename, str):
         arguments = (*arguments, error.filename)  # which is not among its args
     if not all(isinstance(value, str | int | float | bool | None) for value in arguments):
-        arguments = (str(error),)
-    return ErrorRecord(type(error).__name__, tuple(arguments), str(error), traceback)
+        arguments = (text,)
+    return ErrorRecord(type(error).__name__, tuple(arguments), text, traceback)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001  (whatever the author of the class made of it: what went wrong first is told)
+        return f"its text cannot be made: __str__ raised {type(second).__name__}"
 
 
 def from_record(record: ErrorRecord) -> Exception:

@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mutoscope.bus import Endpoint, handles
+from mutoscope.bus import Endpoint, handles, wire
 from mutoscope.frames import FrameReader, FrameWriter, Status, TableReader, TableWriter, _os
 from mutoscope.frames._native import library
 from mutoscope.model import errors
-from mutoscope.model.errors import ClosedError, ConfigError, FrameTimeoutError, PeerDiedError
+from mutoscope.model.errors import ClosedError, ConfigError, FrameTimeoutError, PeerDiedError, ScopeStateError
 from mutoscope.runtime import control, processes
 from mutoscope.runtime.payload import unpack
 from mutoscope.runtime.spec import ChildSpec, ScopeInfo, ScopeState
@@ -30,6 +30,7 @@ from mutoscope.runtime.worker import Worker
 HEARTBEAT_PERIOD_NS = 200_000_000
 ORPHANED = 75
 FAULT_TEXT = 20_000
+LINE_TEXT = 20_000
 IDLE_WAIT_S = 0.5
 REPLY_S = 5.0
 EOF_S = 0.2
@@ -73,7 +74,7 @@ class WorkerHost:
                 self.worker.safe_state()
             self.worker.setup()
         except Exception as error:  # noqa: BLE001  (the boundary to the author's code: the supervisor reports it, and we end)
-            record = errors.to_record(error, traceback.format_exc())
+            record = wire.error_record(error, traceback.format_exc())
             self._failed = True
             self.worker.safe_state()
             return record
@@ -248,19 +249,44 @@ class _Interrupted(FrameTimeoutError):
 
 
 class _BusHandler(logging.Handler):
-    """Sends log lines to the supervisor, who writes ``scope.log``."""
+    """Sends log lines to the supervisor, who writes ``scope.log``.
+
+    From any thread (the libraries of vendors log from their own), and whatever the line holds: saying something never fails.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._pid = os.getpid()
+        self._discarded = 0
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Say a line, holding no lock: handlers may run while the bus waits for room, and wait for threads that log."""
+        kept = self.filter(record)
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._endpoint.peer_closed or os.getpid() != self._pid:
-            sys.stderr.write(f"{record.name}: {record.getMessage()}\n")
-            return
-        line = control.LogLine(worker=self._endpoint.name, level=record.levelno, text=self.format(record))
-        self._endpoint.publish(line)
+        try:
+            self._say(record.levelno, wire.plain_text(self.format(record), LINE_TEXT), record.name)
+        except Exception:  # noqa: BLE001  (what logging does: the line and why it was not sent go to stderr)
+            self.handleError(record)
+
+    def _say(self, level: int, text: str, name: str) -> None:
+        endpoint = self._endpoint
+        try:
+            if not endpoint.peer_closed and os.getpid() == self._pid:
+                if self._discarded:
+                    words = f"{self._discarded} lines of other threads were not sent: they came too fast"
+                    if endpoint.publish_soon(control.LogLine(worker=endpoint.name, level=logging.WARNING, text=words)):
+                        self._discarded = 0
+                if not endpoint.publish_soon(control.LogLine(worker=endpoint.name, level=level, text=text)):
+                    self._discarded += 1
+                return
+        except (ClosedError, PeerDiedError, ScopeStateError):
+            pass  # nobody hears it there: said below
+        sys.stderr.write(f"{name}: {text}\n")
 
 
 def _start_guard(spec: ChildSpec, status: Status) -> None:
@@ -332,10 +358,10 @@ def _crash(host: WorkerHost) -> int:
 
 
 def _fail_before_start(spec: ChildSpec, error: Exception) -> int:
-    record = errors.to_record(error, traceback.format_exc())
+    record = wire.error_record(error, traceback.format_exc())
     encoded = msgspec.json.encode(record)
     if len(encoded) > processes.FAULT_BYTES:
-        text, trace = str(error)[:FAULT_TEXT], record.traceback[-FAULT_TEXT:]
+        text, trace = record.message[:FAULT_TEXT], record.traceback[-FAULT_TEXT:]
         encoded = msgspec.json.encode(errors.ErrorRecord(record.type_name, (text,), text, trace))
     os.pwrite(spec.fault_fd, encoded, 0)
     return processes.NOT_STARTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -58,14 +59,14 @@ def final_ledger(
     dataset: DataSet,
 ) -> dict[str, Any]:
     """The account after every worker has ended; what is stored is read back from the data set, and the ledger saved in it."""
+    gone = {member.name for member in members.values() if member.died_at is not None}
+    for stream in streams.values():
+        stream.settle(gone)
     ledger = live_ledger(spec, streams, tables, members, RANGES_KEPT)
     path = dataset.path
     ledger.update(final=True, reason=reason, path=path or ledger["path"])
-    if path is not None and (dataset.loss() or any(_recover_first(stream, members) for stream in streams.values())):
-        try:
-            storage.recover(path)
-        except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
-            desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
+    if path is not None:
+        _trim(path, dataset, desk)
     for name, stream in streams.items():
         if dataset.made and stream.spec.recorder is not None:
             _read_back(ledger["cameras"][name], stream, path, LEFT_REASONS.get(reason, "stopped"), desk)
@@ -78,8 +79,18 @@ def final_ledger(
     return ledger
 
 
-def _recover_first(stream: Stream, members: dict[str, Member]) -> bool:
-    return stream.spec.recorder is not None and members[stream.spec.recorder].state == "failed"
+def _trim(path: str, dataset: DataSet, desk: Desk) -> None:
+    """Close what a recorder left open: its process is gone, and nobody else would."""
+    try:
+        if not storage.open_images(path):
+            return
+        report = storage.recover(path)
+    except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
+        desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
+        return
+    if dataset.begun:
+        done = "; ".join([*report.actions, *(action for image in report.images for action in image.actions)])
+        desk.note(logging.WARNING, f"the data set was left open by its recorder, and is closed now: {done}")
 
 
 def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason: str, desk: Desk) -> None:

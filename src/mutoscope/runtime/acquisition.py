@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mutoscope.bus import Deferred
-from mutoscope.model import errors
+from mutoscope.bus import Deferred, wire
 from mutoscope.model.errors import CameraError, ConfigError, MutoscopeError, PeerDiedError, ScopeStateError
 from mutoscope.runtime import control
 from mutoscope.runtime.desk import Desk
@@ -283,7 +282,7 @@ class Acquisitions:
                     messages={stream.name: stream.ended_message for stream in acquisition.streams if stream.ended_message},
                     produced={name: self._streams[name].ring.head() - head for name, head in acquisition.before.items()},
                     stored={name: self._streams[name].stored_after(head) for name, head in acquisition.before.items()},
-                    error=errors.to_record(self.failure) if self.failure is not None else None,
+                    error=wire.error_record(self.failure) if self.failure is not None else None,
                 )
             )
         if not self._open:

@@ -372,7 +372,7 @@ class Crew:
         for member in self:
             if kind not in (None, member.spec.kind):
                 continue
-            member.restart_at = None
+            self._stop_restarting(member)
             if member.child is None or member.state == "stopping":
                 continue
             member.set_state("stopping")
@@ -383,12 +383,18 @@ class Crew:
         """Ask every worker to end, with SIGTERM, and SIGKILL shortly after."""
         now = time.monotonic()
         for member in self:
-            member.restart_at = None
+            self._stop_restarting(member)
             if member.child is not None:
                 member.set_state("stopping")
                 self._ask_to_stop(member, reason)
                 self._terminate(member)
                 member.term_at, member.kill_at = None, now + KILL_AFTER_TERM_S
+
+    def _stop_restarting(self, member: Member) -> None:
+        member.restart_at = None
+        if member.child is None and member.state in ("restarting", "needs consent"):
+            member.set_state("ended")
+            self._changed(member)
 
     def _ask_to_stop(self, member: Member, reason: str) -> None:
         if member.name in self._desk.hub.peers:

@@ -95,6 +95,11 @@ class DataSet:
         """True once it was made, or opened to be resumed."""
         return self._recording is not None
 
+    @property
+    def begun(self) -> bool:
+        """True once the scope has run: it may hold frames."""
+        return self._started
+
     def loss(self) -> str:
         """What happened to it, if it is not where it was made; else an empty string."""
         record = self._spec.record

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mutoscope.model.arguments import number, whole
 from mutoscope.model.errors import ConfigError
 
 __all__ = [
@@ -48,8 +49,11 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if self.mode not in RESTART_MODES:
             raise ConfigError(f"a restart's mode is always, never or consent, not {self.mode!r}")
-        if self.limit < 0 or not self.within_s > 0 or not 0 <= self.backoff_s <= self.backoff_max_s:
-            rule = "limit is 0 or more, within_s more than 0, backoff_s 0 or more and at most backoff_max_s"
+        whole("limit of a restart", self.limit, 0)
+        for name in ("within_s", "backoff_s", "backoff_max_s"):
+            number(f"{name} of a restart", getattr(self, name))
+        if not self.within_s > 0 or not 0 <= self.backoff_s <= self.backoff_max_s:
+            rule = "within_s is more than 0, backoff_s 0 or more and at most backoff_max_s"
             raise ConfigError(f"of a restart, {rule}, not {self}")
 
 

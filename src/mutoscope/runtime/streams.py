@@ -18,6 +18,7 @@ __all__ = ["Stream"]
 
 log = logging.getLogger(__name__)
 Handle = tuple[dict[str, Any], list[int]]
+LOOKS = 5
 FAST_LOSS = 256
 """Entries of a row's log of dropped frames between two looks beyond which the next look comes sooner; it keeps 2,047."""
 
@@ -122,6 +123,13 @@ class Stream:
             else:
                 self._close(reader, reason)
 
+    def settle(self, gone: set[str]) -> None:
+        """End the account of all but the recorder: nobody will do any more, least of all workers that are `gone`."""
+        self.collect()
+        for reader in self.readers.values():
+            if reader.row is not None and reader.worker != self.spec.recorder:
+                self._close(reader, "worker_lost" if reader.worker in gone else "stopped", dead=not reader.held)
+
     def worker_ready(self, worker: str) -> None:
         """A successor is set up: places of its predecessor that it did not take over are given up."""
         for reader in self._of(worker):
@@ -139,9 +147,13 @@ class Stream:
             self.ring.reader_died(row, keep=True)  # settles its account
         others = (other for other in self.readers.values() if other is not reader and other.row is not None)
         if not any(other.label == reader.label for other in others):
-            span = self._open_span(row, account)
             lossless = account.policy in LOSSLESS and self.ring_row(row).state != "detached"
-            account.close(span, IdRanges.from_runs(self.ring.unfinished(row)) if lossless else IdRanges(), reason)
+            for _ in range(LOOKS):  # again if a living process committed between the two looks
+                span = self._open_span(row, account)
+                left = IdRanges.from_runs(self.ring.unfinished(row)) if lossless else IdRanges()
+                if left.count == span.pending:
+                    break
+            account.close(span, left, reason)
         if dead:
             self.ring.reader_died(row, keep=False)
         else:
@@ -247,7 +259,7 @@ class Stream:
         raise ConfigError(f"{worker} has no reader of policy 'every' on {self.name} whose frames it could refuse")
 
     def _open_span(self, row: int, account: Account) -> Span:
-        for _ in range(5):  # the ring's counters and its log are two looks: again if a frame was dropped between them
+        for _ in range(LOOKS):  # the ring's counters and its log are two looks: again if a frame was dropped between them
             statistics, head = self.ring_row(row), self.ring.head()
             self._read_log(row, account)
             span = span_of(statistics, account, head)

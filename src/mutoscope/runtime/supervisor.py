@@ -14,9 +14,8 @@ import socket
 import time
 from typing import Any
 
-from mutoscope.bus import Deferred
+from mutoscope.bus import Deferred, wire
 from mutoscope.frames import _os
-from mutoscope.model import errors
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
     CommandTimeoutError,
@@ -406,7 +405,7 @@ class Supervisor:
                 errors=self.desk.problems,
                 ledger=shortened(ledger),
                 status=self.crew.describe(),
-                error=errors.to_record(failure) if failure is not None else None,
+                error=wire.error_record(failure) if failure is not None else None,
             )
         )
         self._flush_to_program(1.0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mutoscope.bus import Command, Event
 from mutoscope.frames import FrameReader, FrameWriter, TableReader, TableWriter
+from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError, ScopeStateError
 from mutoscope.runtime.spec import Restart, ScopeInfo, ScopeState
 
@@ -221,12 +222,14 @@ class WorkerSettings:
             raise ConfigError(
                 f"workers take Worker classes, not {worker!r}: define class …(mutoscope.Worker) and give the class"
             )
+        if restart is not None and not isinstance(restart, Restart):
+            raise ConfigError(f"restart is a mutoscope.Restart, such as Restart(mode='never'), not {arguments.shown(restart)}")
         self.worker = worker
-        self.name = name or worker.__name__
-        self.settings = dict(settings or {})
+        self.name = worker.__name__ if name is None else arguments.text("the name of a worker", name) or worker.__name__
+        self.settings = arguments.mapping("settings", settings, "{'threshold': 500.0}")
         self.restart = restart or worker.restart
         for key in self.settings:
-            if not hasattr(worker, key) or key.startswith("_"):
+            if not hasattr(worker, arguments.text("the name of a setting", key)) or key.startswith("_"):
                 known = ", ".join(sorted(k for k in vars(worker) if not k.startswith("_") and not callable(getattr(worker, k))))
                 raise ConfigError(f"{worker.__name__} has no setting {key!r}; it has: {known or 'none'}")
         if worker.moves and worker.safe_state is Worker.safe_state:
