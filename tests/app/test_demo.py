@@ -213,9 +213,22 @@ def test_a_run_that_reaches_the_reserve_ends_in_order(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
     done = on_a_small_disk(tmp_path, "400m", *MUTOSCOPE, "demo", "--frames", "100000", *SMALL, "--out", "disk/data")
-    assert "exit code 1" in done.stdout, done.describe()
-    assert "100,000 frames" in done.stdout, done.describe()
-    assert '"produced": 0' in done.stdout, done.describe()
+    assert "exit code 2" in done.stdout, done.describe()
+    assert "100,000 frames" in done.stderr, done.describe()
+    assert not list((tmp_path / "copy").iterdir()), "nothing was made"
+
+
+def test_an_overwrite_counts_what_it_gives_back_and_a_refused_one_costs_nothing(tmp_path: Path) -> None:
+    script = """
+    set -e
+    mutoscope demo --shape 256 256 --rate-hz 200 --frames 600 --headless --out disk/data
+    mutoscope demo --shape 256 256 --rate-hz 200 --frames 99999999 --headless --out disk/data --overwrite || echo "code $?"
+    mutoscope demo --shape 256 256 --rate-hz 200 --frames 610 --headless --out disk/data --overwrite
+    """
+    done = on_a_small_disk(tmp_path, "390m", "bash", "-c", script)
+    assert "code 2" in done.stdout, done.describe()
+    assert "exit code" not in done.stdout, done.describe()
+    assert len(stored_ids(tmp_path / "copy" / "data" / "run.ome.zarr")) == 610
 
 
 # -- replay

@@ -54,6 +54,12 @@ def _warn(level: int, text: str) -> None:
         log.warning("%s", text.partition("\n")[0])
 
 
+def _bytes_below(path: str) -> int:
+    """What a data set takes on its disk."""
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(os.lstat(file).st_blocks * 512 for file in files)
+
+
 class Scope:
     """A microscope's live data plane: cameras, workers and a recording, each a process, under one supervisor.
 
@@ -353,7 +359,8 @@ class Scope:
         if frames is not None and frames < 1:
             raise ConfigError(f"frames must be at least 1, not {frames}")
         frames = None if frames is None else int(frames)
-        self._check_space(frames, seconds, cameras)
+        self._running_client()
+        self.check_space(frames, seconds, cameras)
         number: int = self._ask(control.StartAcquisition(frames=frames, streams=tuple(cameras)), timeout_s=60.0)
         return number
 
@@ -421,21 +428,42 @@ class Scope:
             self._acquisitions[event.number] = event
             self._acquisition_news.notify_all()
 
-    def _check_space(self, frames: int | None, seconds: float | None, cameras: Sequence[str]) -> None:
-        """Refuse what cannot fit: the forecast counts all that is stored with a frame; none is made for compressed ones."""
-        if self.path is None or (frames is None and seconds is None) or self._parts.compression not in (None, "none"):
+    def check_space(self, frames: int | None = None, seconds: float | None = None, cameras: Sequence[str] = ()) -> None:
+        """Refuse what cannot fit on the disk, also before the start: then nothing is made.
+
+        The forecast counts all that is stored with a frame; none is made for compressed ones.
+
+        Parameters
+        ----------
+        frames : int, optional
+            Frames of each camera.
+        seconds : float, optional
+            Duration instead of a number.
+        cameras : sequence of str
+            Those that run; all if none is named.
+
+        Raises
+        ------
+        DiskFullError
+            If it does not fit beside the reserve.
+        """
+        if not self._parts.recorded or (frames is None and seconds is None) or self._parts.compression not in (None, "none"):
             return
+        spec = self._client.spec if self._client is not None else self._parts.specification()
+        assert spec.record is not None
         need = 0.0
-        for stream in self._running_client().spec.streams:
+        for stream in spec.streams:
             if stream.recorder is not None and (not cameras or stream.info.name in cameras):
                 count = frames if frames is not None else math.ceil((seconds or 0.0) * (stream.info.rate_hz or 0.0))
                 need += count * storage.bytes_per_frame(stream.info.shape, stream.info.dtype)
-        free = storage.free_bytes(self.path)
+        free = storage.free_bytes(spec.record.path)
+        if self._client is None and self._parts.overwrite:
+            free += _bytes_below(spec.record.path)  # given back when the scope has started
         reserve = self._parts.reserve_bytes
         if need + reserve > free:
             what = f"{frames:,} frames" if frames is not None else f"{seconds:g} s"
             raise DiskFullError(
-                f"{what} need {math.ceil(need):,} bytes, {max(0, free - reserve):,} are free on the disk of {self.path} "
+                f"{what} need {math.ceil(need):,} bytes, {max(0, free - reserve):,} are free on the disk of {spec.record.path} "
                 f"beyond the reserve of {reserve:,}: take fewer frames, or free some space"
             )
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mutoscope.app.summary import RunSummary
-from mutoscope.model.errors import ConfigError, DatasetExistsError, MutoscopeError
+from mutoscope.model.errors import ConfigError, DatasetExistsError, DiskFullError, MutoscopeError
 
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
@@ -140,8 +140,12 @@ def record(
     Raises
     ------
     MutoscopeError
-        If the scope cannot start as asked. Nothing is left running.
+        If the scope cannot start as asked, or the disk cannot hold what was asked for. Nothing is left running.
     """
+    try:
+        scope.check_space(frames, seconds)
+    except DiskFullError as error:
+        raise ConfigError(str(error)) from None
     failure, finished, notes = None, False, list(notes)
     with Interrupts() as interrupts:
         with interrupts.raising(beyond=1):
