@@ -604,3 +604,41 @@ def test_a_handler_whose_error_has_no_text_tells_the_sender(hub: HubThread) -> N
             with pytest.raises(RemoteError, match="__str__ raised KeyError"):
                 program.request(Echo(), timeout_s=5.0)
     thread.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"to": 5}, TypeError),
+        ({"to": b"tracker"}, TypeError),
+        ({"to": ["tracker"]}, TypeError),
+        ({"to": "x" * 70_000_000}, ConfigError),
+        ({"to": "caf\udce9"}, ConfigError),
+        ({"timeout_s": True}, TypeError),
+        ({"timeout_s": "x"}, TypeError),
+        ({"timeout_s": None}, TypeError),
+        ({"timeout_s": float("nan")}, ConfigError),
+        ({"timeout_s": 10**400}, ConfigError),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_wrong_target_or_timeout_is_the_callers_error_and_harms_nobody(
+    scope: Scope, arguments: dict[str, Any], kind: type[Exception]
+) -> None:
+    worker = bus.Endpoint(scope.hub.connect("mine"), "mine")
+    worker.hello()
+    for endpoint in (scope.program, worker):
+        for call in (endpoint.send, endpoint.request, endpoint.call_fds, endpoint.post):
+            with pytest.raises(kind):
+                call(Echo(), **arguments)
+        if "timeout_s" in arguments:
+            for other in (
+                lambda endpoint=endpoint: endpoint.broadcast(Poke(), **arguments),
+                lambda endpoint=endpoint: endpoint.publish(Shared(n=1), **arguments),
+                lambda endpoint=endpoint: endpoint.flush(**arguments),
+            ):
+                with pytest.raises(kind):
+                    other()
+        assert endpoint.statistics().pending == 0
+        assert endpoint.request(Echo(value=1), to="tracker", timeout_s=np.float32(5)) == 1
+    worker.close()

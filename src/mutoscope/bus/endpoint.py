@@ -14,7 +14,7 @@ from mutoscope.bus import wire
 from mutoscope.bus.commands import Command, Event, Manifest, manifest
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
-from mutoscope.bus.session import EndpointStatistics, Pending, Session
+from mutoscope.bus.session import EndpointStatistics, Pending, Session, check_target, check_timeout
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
 
@@ -148,6 +148,8 @@ class Endpoint:
             If the receiver, or the supervisor, is not running or dies meanwhile.
         CommandTimeoutError
             If no receipt came in time; the command may still be carried out.
+        TypeError
+            If `to` is no text, or `timeout_s` no number.
         """
         pending = self._exchange(SEND, command, to, timeout_s)
         if pending.error is not None:
@@ -200,7 +202,7 @@ class Endpoint:
 
         It waits only while `window_bytes` are on their way.
         """
-        pending = self._ask(SEND, command, to, timeout_s)
+        pending = self._ask(SEND, command, check_target(to), check_timeout(timeout_s))
         pending.posted = True
         self._session.posted.add(pending.number)
 
@@ -214,7 +216,7 @@ class Endpoint:
         CommandTimeoutError
             If receipts are still missing.
         """
-        session = self._session
+        session, timeout_s = self._session, check_timeout(timeout_s)
         done = self._wait(lambda: not session.posted, time.monotonic() + timeout_s)
         error, session.posted_error = session.posted_error, None
         if error is not None:
@@ -226,7 +228,7 @@ class Endpoint:
     def publish(self, event: Event, timeout_s: float = 10.0) -> None:
         """Publish an event to whoever subscribed, now or later."""
         self._check_thread()
-        session, packed = self._session, self._session.event(event)
+        session, packed, timeout_s = self._session, self._session.event(event), check_timeout(timeout_s)
         if not session.window.has_room:
             self._wait_for_room(lambda: session.window, type(event).__name__, timeout_s)
         session.window.charge(len(packed))
@@ -324,6 +326,7 @@ class Endpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
+        to, timeout_s = check_target(to), check_timeout(timeout_s)
         session = self._session
         if kind == BROADCAST and session.posted:
             self._wait(session.all_received, time.monotonic() + timeout_s * RECEIPTS_SHARE)

@@ -292,7 +292,9 @@ class Hub:
         left = False
         for peer in self._peers.values():
             overdue = [
-                number for number, entry in peer.outstanding.items() if entry.origin and entry.started + entry.timeout_s < now
+                number
+                for number, entry in peer.outstanding.items()
+                if entry.origin and not entry.started + entry.timeout_s >= now  # also if it is no number
             ]
             for number in overdue:
                 self._conclude(peer, peer.outstanding.pop(number), "timeout")

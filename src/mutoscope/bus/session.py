@@ -9,6 +9,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import math
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from mutoscope.bus import payload, wire
 from mutoscope.bus.commands import Command, Event, Handler, HandlerTable, Manifest, collect_handlers, message_name, reply_type
@@ -34,9 +36,11 @@ from mutoscope.model.errors import (
     from_record,
 )
 
-__all__ = ["EndpointStatistics", "Pending", "Session", "wake"]
+__all__ = ["EndpointStatistics", "Pending", "Session", "check_target", "check_timeout", "wake"]
 
 logger = logging.getLogger(__name__)
+
+_MAX_NAME = 1000
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True):
@@ -505,3 +509,34 @@ def wake(waiting: threading.Lock) -> None:
     """Release a lock on which somebody may wait, or somebody else has just released."""
     with contextlib.suppress(RuntimeError):
         waiting.release()
+
+
+def check_timeout(timeout_s: Any) -> float:
+    """Return a time-out in seconds as a float; raises before anything is sent."""
+    if type(timeout_s) is float and timeout_s == timeout_s:
+        return timeout_s
+    if isinstance(timeout_s, bool | np.bool_) or not isinstance(timeout_s, int | float | np.integer | np.floating):
+        raise TypeError(f"timeout_s is a number of seconds, not {timeout_s!r:.80}")
+    try:
+        seconds = float(timeout_s)
+    except OverflowError:
+        raise ConfigError("timeout_s is a number of seconds, not one of so many digits") from None
+    if math.isnan(seconds):
+        raise ConfigError("timeout_s is a number of seconds, not nan")
+    return seconds
+
+
+def check_target(to: Any) -> str | None:
+    """Return the name of the process to which a command goes, or None; raises before anything is sent."""
+    if to is None:
+        return None
+    if not isinstance(to, str):
+        raise TypeError(f"to is the name of a worker, not {to!r:.80}")
+    name = str.__str__(to)
+    if len(name) > _MAX_NAME:
+        raise ConfigError(f"to is the name of a worker, not a text of {len(name):,} characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"to is the name of a worker, {name!a} is no valid text") from None
+    return name

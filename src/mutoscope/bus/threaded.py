@@ -14,7 +14,7 @@ from mutoscope.bus.commands import Command, Event, Manifest
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.endpoint import RECEIPTS_SHARE
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
-from mutoscope.bus.session import EndpointStatistics, Pending, Session
+from mutoscope.bus.session import EndpointStatistics, Pending, Session, check_target, check_timeout
 from mutoscope.bus.session import wake as release
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError
@@ -118,11 +118,11 @@ class ThreadedEndpoint:
 
     def post(self, command: Command, to: str | None = None, timeout_s: float = 10.0) -> None:
         """As :meth:`send`, without waiting for the receipt: for bursts. :meth:`flush` waits for all of them."""
-        self._ask(SEND, command, to, timeout_s)
+        self._ask(SEND, command, check_target(to), check_timeout(timeout_s))
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every posted command has been received; raises the first error since the last flush."""
-        session = self._session
+        session, timeout_s = self._session, check_timeout(timeout_s)
         done = self._wait(lambda: not session.posted, _taken_lock(), time.monotonic() + timeout_s)
         error, session.posted_error = session.posted_error, None
         if error is not None:
@@ -133,7 +133,7 @@ class ThreadedEndpoint:
 
     def publish(self, event: Event, timeout_s: float = 10.0) -> None:
         """Publish an event to whoever subscribed, now or later."""
-        self._publish(self._session.event(event), type(event).__name__, timeout_s)
+        self._publish(self._session.event(event), type(event).__name__, check_timeout(timeout_s))
 
     def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Have `callback(event)` run in the dispatching thread for each event of this class; the last value comes at once."""
@@ -183,6 +183,7 @@ class ThreadedEndpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
+        to, timeout_s = check_target(to), check_timeout(timeout_s)
         session, deadline = self._session, time.monotonic() + timeout_s
         if kind == BROADCAST and session.posted:
             self._wait(session.all_received, _taken_lock(), time.monotonic() + timeout_s * RECEIPTS_SHARE)
