@@ -66,7 +66,8 @@ def final_ledger(
     path = dataset.path
     ledger.update(final=True, reason=reason, path=path or ledger["path"])
     if path is not None:
-        _trim(path, dataset, desk)
+        recorders = [members[stream.spec.recorder] for stream in streams.values() if stream.spec.recorder is not None]
+        _trim(path, dataset, desk, died=any(member.state == "failed" or member.name in gone for member in recorders))
     for name, stream in streams.items():
         if dataset.made and stream.spec.recorder is not None:
             _read_back(ledger["cameras"][name], stream, path, LEFT_REASONS.get(reason, "stopped"), desk)
@@ -79,16 +80,16 @@ def final_ledger(
     return ledger
 
 
-def _trim(path: str, dataset: DataSet, desk: Desk) -> None:
-    """Close what a recorder left open: its process is gone, and nobody else would."""
+def _trim(path: str, dataset: DataSet, desk: Desk, *, died: bool) -> None:
+    """Close what a recorder left open, or may have: its process is gone, and nobody else would."""
     try:
-        if not storage.open_images(path):
+        if not died and not storage.open_images(path):
             return
         report = storage.recover(path)
     except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
         desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
         return
-    if dataset.begun:
+    if dataset.begun and report.changed:
         done = "; ".join([*report.actions, *(action for image in report.images for action in image.actions)])
         desk.note(logging.WARNING, f"the data set was left open by its recorder, and is closed now: {done}")
 

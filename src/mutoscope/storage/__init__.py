@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mutoscope.storage._pyramid import PyramidReport, build_pyramid
-    from mutoscope.storage._recover import ImageReport, RecoverReport, recover
+    from mutoscope.storage._recover import ImageReport, RecoverReport, open_images, recover
     from mutoscope.storage.converting import ConvertReport, convert
     from mutoscope.storage.exporting import ExportReport, export_cellprofiler, export_fiji, export_qupath
     from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
@@ -68,6 +68,7 @@ __all__ = [
     "load_table",
     "open",
     "open_image_writer",
+    "open_images",
     "open_reader",
     "open_writer",
     "recover",
@@ -112,6 +113,7 @@ _HOMES = {
     "load_table": "mutoscope.storage.tables",
     "open": "mutoscope.storage.registry:open_backend",
     "open_image_writer": "mutoscope.storage.recording",
+    "open_images": "mutoscope.storage._recover",
     "open_reader": "mutoscope.storage.stream",
     "open_writer": "mutoscope.storage.stream",
     "recover": "mutoscope.storage._recover",

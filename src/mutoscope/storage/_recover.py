@@ -16,7 +16,7 @@ from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _seal, _sh
 from mutoscope.storage._image_reader import ImageReader
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
-__all__ = ["ImageReport", "RecoverReport", "recover"]
+__all__ = ["ImageReport", "RecoverReport", "open_images", "recover"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,23 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     return RecoverReport(
         str(recording.path), tuple(_recover_image(adopted.folder(name), name) for name in adopted.images), actions
     )
+
+
+def open_images(path: str | os.PathLike[str]) -> list[str]:
+    """Return the images of a recording that are not closed: a writer has them, or left them so and `recover` closes them.
+
+    Parameters
+    ----------
+    path : path
+        Of the root.
+
+    Raises
+    ------
+    DatasetError, DatasetNotFoundError
+        If it is not a recording, or too damaged.
+    """
+    recording = find_recording(Path(path).absolute())
+    return [name for name in recording.images if _own(recording.folder(name)).get("state") not in ("closed", "recovered")]
 
 
 def _recover_image(image: Path, name: str) -> ImageReport:
