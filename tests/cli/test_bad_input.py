@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -96,6 +97,21 @@ CASES = [
     ("demo --frames 5 --out taken.ome.zarr", ["taken.ome.zarr", "--overwrite"]),
     ("demo --frames 5 --out notes.txt", ["notes.txt", "file"]),
     ("demo --frames 5 --out notes.txt/run.ome.zarr", ["notes.txt", "file"]),
+    ("demo --frames 5 --out x.ome.tiff", ["x.ome.tiff", "OME-Zarr"]),
+    ("demo --frames 5 --out x.tif", ["x.tif: recordings are OME-Zarr"]),
+    ("demo --frames 5 --out x.ZARR", ["x.ZARR: recordings are OME-Zarr"]),
+    ("demo --frames 5 --out ''", ["--out is empty"]),
+    ("replay grey.tif --out ''", ["--out is empty"]),
+    ("demo --frames 1.9", ["--frames takes whole numbers, not '1.9'"]),
+    ("demo --frames 1e3", ["--frames takes whole numbers, not '1e3'"]),
+    ("demo --frames 5 --seed 1.7", ["--seed takes whole numbers, not '1.7'"]),
+    ("demo --frames 5 --shape 10.7 20.2", ["--shape takes whole numbers, not '10.7'"]),
+    ("demo --frames 99999999999", ["99,999,999,999 frames need"]),
+    ("replay grey.tif --frames 2.5", ["--frames takes whole numbers"]),
+    ("pyramid taken.ome.zarr --levels 1.5", ["--levels takes whole numbers"]),
+    ("plate import empty out.ome.zarr --wells 95.9", ["--wells takes whole numbers"]),
+    ("export fiji grey.tif out.tif --position 0.5", ["--position takes whole numbers"]),
+    ("bench faults --kills 2.5", ["--kills takes whole numbers"]),
     ("demo --frames 5 --out /proc/nowhere", ["/proc/nowhere"]),
     ("replay", ["replay"]),
     ("replay nothing.tif", ["nothing.tif"]),
@@ -158,7 +174,7 @@ def listing(folder: Path) -> set[str]:
 @pytest.mark.parametrize(("line", "expected"), CASES, ids=[line for line, _ in CASES])
 def test_bad_input_is_one_sentence(folder: Path, line: str, expected: list[str]) -> None:
     before = listing(folder)
-    done = mutoscope(folder, *line.split(), timeout_s=60.0)
+    done = mutoscope(folder, *shlex.split(line), timeout_s=60.0)
     assert done.code == 2, done.describe()
     assert "Traceback" not in done.stdout + done.stderr, done.describe()
     sentences = done.stderr.splitlines()

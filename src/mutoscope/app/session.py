@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 __all__ = ["Interrupts", "check_length", "dataset_path", "record"]
 
 DATASET_NAME = "run.ome.zarr"
+OTHER_FORMATS = (
+    ".tif",
+    ".tiff",
+    ".btf",
+    ".tf8",
+    ".png",
+    ".npy",
+    ".h5",
+    ".hdf5",
+    ".n5",
+    ".zip",
+    ".nd2",
+    ".czi",
+    ".lif",
+    ".json",
+)
+"""Ends of names that nobody gives to a folder."""
 
 
 class Interrupts:
@@ -92,10 +109,18 @@ def dataset_path(out: Path | None, *, overwrite: bool) -> Path | None:
     Raises
     ------
     ConfigError
-        If it exists already and `overwrite` is False, or `out` is a file.
+        If it exists already and `overwrite` is False, `out` is a file, or it has the name of another format.
+
+    Examples
+    --------
+    >>> dataset_path(Path("monday"), overwrite=False).as_posix(), dataset_path(Path("a.zarr"), overwrite=False).as_posix()
+    ('monday/run.ome.zarr', 'a.zarr')
     """
     if out is None:
         return None
+    kind = out.suffix.lower()
+    if not out.is_dir() and (kind in OTHER_FORMATS or (kind == ".zarr" and out.suffix != kind)):
+        raise ConfigError(f"{out}: recordings are OME-Zarr; name a folder, or a data set that ends in .ome.zarr")
     path = out if out.suffix == ".zarr" else out / DATASET_NAME
     for folder in path.parents:
         if folder.exists() and not folder.is_dir():

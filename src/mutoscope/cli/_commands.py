@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from mutoscope.cli._convert import add_commands
 from mutoscope.cli._plate import plate
+from mutoscope.cli._values import out_path, whole
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import command_for
 
@@ -42,7 +43,7 @@ Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON
 Headless = Annotated[bool, Parameter(negative="", help="No live display in the terminal.")]
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace a data set that stands there.")]
 Out = Annotated[
-    Path | None,
+    str | None,
     Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default a new one in ./mutoscope-data."),
 ]
 
@@ -54,16 +55,21 @@ Compression = Annotated[
 @app.command
 def demo(
     *,
-    frames: Annotated[int | None, Parameter(help="End after this many frames; by default Ctrl-C ends it.")] = None,
+    frames: Annotated[
+        int | None, Parameter(converter=whole, help="End after this many frames; by default Ctrl-C ends it.")
+    ] = None,
     seconds: Annotated[float | None, Parameter(help="End after this many seconds.")] = None,
     out: Out = None,
     headless: Headless = False,
     json: Json = False,
     overwrite: Overwrite = False,
     compression: Compression = None,
-    shape: Annotated[tuple[int, int], Parameter(negative="", help="Of the camera: y x, in pixels.")] = (512, 512),
+    shape: Annotated[tuple[int, int], Parameter(converter=whole, negative="", help="Of the camera: y x, in pixels.")] = (
+        512,
+        512,
+    ),
     rate_hz: Annotated[float, Parameter(help="Of the camera, in frames a second.")] = 100.0,
-    seed: Annotated[int, Parameter(help="Of everything random in the simulation.")] = 0,
+    seed: Annotated[int, Parameter(converter=whole, help="Of everything random in the simulation.")] = 0,
 ) -> int:
     """Run a simulated microscope and record it: diffusing beads, a spot counter, OME-Zarr."""
     from mutoscope.app.demo import DemoSettings, run_demo
@@ -71,7 +77,7 @@ def demo(
     settings = DemoSettings(
         frames=frames,
         seconds=seconds,
-        out=out,
+        out=out_path(out),
         overwrite=overwrite,
         compression=compression,
         shape=shape,
@@ -93,7 +99,7 @@ def replay(
         str | None, Parameter(help="How a colour image becomes grey: red, green, blue or luminance. Else colour is refused.")
     ] = None,
     out: Out = None,
-    frames: Annotated[int | None, Parameter(help="End after this many frames.")] = None,
+    frames: Annotated[int | None, Parameter(converter=whole, help="End after this many frames.")] = None,
     headless: Headless = False,
     json: Json = False,
     overwrite: Overwrite = False,
@@ -108,7 +114,7 @@ def replay(
         loop=loop,
         colour=colour,
         frames=frames,
-        out=out,
+        out=out_path(out),
         overwrite=overwrite,
         compression=compression,
     )
@@ -179,7 +185,8 @@ def pyramid(
     /,
     *,
     levels: Annotated[
-        int | None, Parameter(help="How many smaller levels; by default until the longer side is at most 256 pixels.")
+        int | None,
+        Parameter(converter=whole, help="How many smaller levels; by default until the longer side is at most 256 pixels."),
     ] = None,
     json: Json = False,
 ) -> int:
@@ -215,8 +222,10 @@ def bench(
     quick: Annotated[
         bool, Parameter(negative="", help="Everything once, seconds instead of minutes; times are not judged.")
     ] = False,
-    kills: Annotated[int | None, Parameter(help="Of faults: how many workers to kill.")] = None,
-    seed: Annotated[int | None, Parameter(help="Of faults: chooses the same victims and moments again.")] = None,
+    kills: Annotated[int | None, Parameter(converter=whole, help="Of faults: how many workers to kill.")] = None,
+    seed: Annotated[
+        int | None, Parameter(converter=whole, help="Of faults: chooses the same victims and moments again.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Measure this machine: each figure beside the physical floor of the same run. Exit code 1 if a bound was missed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from mutoscope.cli._plate import _progress
+from mutoscope.cli._values import whole
 
 if TYPE_CHECKING:
     from mutoscope.storage.exporting import ExportReport
@@ -72,7 +73,9 @@ def fiji(
     /,
     *,
     image: Image = None,
-    position: Annotated[int | None, Parameter(help="Which stage position, from 0, if there are several.")] = None,
+    position: Annotated[
+        int | None, Parameter(converter=whole, help="Which stage position, from 0, if there are several.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Write an ImageJ hyperstack: µm, frame interval, frame ids as labels."""

@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from mutoscope.app.exit_codes import FAILED
+from mutoscope.cli._values import whole
 
 __all__ = ["plate"]
 
@@ -29,7 +30,7 @@ def import_(
         Parameter(help="Whose names they are: imagexpress, opera_phenix, cellvoyager, … By default the one that fits most."),
     ] = "auto",
     wells: Annotated[
-        int | None, Parameter(help="How many the plate has: 96, 384, …, if the microscope's files do not say.")
+        int | None, Parameter(converter=whole, help="How many the plate has: 96, 384, …, if the microscope's files do not say.")
     ] = None,
     compression: Annotated[str, Parameter(help="Of each plane: none, blosc-lz4 or zstd.")] = "none",
     overwrite: Annotated[bool, Parameter(negative="", help="Make it anew in place of what stands there.")] = False,
