@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope import storage
+from mutoscope.cameras._travel import check_travel
 from mutoscope.cameras.driver import Camera
 from mutoscope.cameras.worker import CameraWorker, describe
 from mutoscope.frames import _os
+from mutoscope.model.arguments import flag, mapping, path, shown, text
 from mutoscope.model.errors import ConfigError, DatasetExistsError, DatasetNotFoundError
 from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
 from mutoscope.recording.recorder import RecorderWorker
-from mutoscope.runtime import Restart, WorkerSettings
+from mutoscope.runtime import Restart, Worker, WorkerSettings
 from mutoscope.runtime.payload import pack
 from mutoscope.runtime.spec import RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
 
-__all__ = ["Parts", "SourceSettings"]
+__all__ = ["MIN_SLOTS", "Parts", "SourceSettings", "given_environment", "given_record", "given_workers"]
 
 MEMORY_SHARE = 0.25
 MIN_SLOTS = 16
@@ -70,17 +72,26 @@ class SourceSettings:
     def __post_init__(self) -> None:
         shape = tuple(self.shape) if isinstance(self.shape, Sequence | np.ndarray) else ()
         if len(shape) != 2 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
-            raise ConfigError(f"the shape of a source is (y, x), two whole numbers above 0, not {self.shape!r}")
+            raise ConfigError(f"the shape of a source is (y, x), two whole numbers above 0, not {shown(self.shape)}")
         try:
-            kind = np.dtype(self.dtype).kind
-        except TypeError:
-            raise ConfigError(f"the dtype of a source is a NumPy type such as 'uint16', not {self.dtype!r}") from None
-        if kind not in "biufc":
-            raise ConfigError(f"the pixels of a source are bool, integer, float or complex, not {np.dtype(self.dtype)}")
+            dtype = np.dtype(self.dtype) if self.dtype is not None else None
+        except (TypeError, ValueError, SyntaxError):
+            dtype = None
+        if dtype is None:
+            raise ConfigError(f"the dtype of a source is a NumPy type such as 'uint16', not {shown(self.dtype)}")
+        if dtype.kind not in "biufc":
+            raise ConfigError(f"the pixels of a source are bool, integer, float or complex, not {dtype}")
         for name in ("rate_hz", "pixel_size_um"):
             value = getattr(self, name)
-            if not (name == "pixel_size_um" and value is None) and not 0 < value < math.inf:
-                raise ConfigError(f"{name} of a source is a number above 0, not {value!r}")
+            if name == "pixel_size_um" and value is None:
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.integer | np.floating)
+                or not 0 < value < math.inf
+            ):
+                raise ConfigError(f"{name} of a source is a number above 0, not {shown(value)}")
+        flag("varying of a source", self.varying)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +101,7 @@ class Parts:
     cameras: Mapping[str, Camera]
     sources: Mapping[str, SourceSettings]
     workers: Sequence[WorkerSettings]
-    record: str | os.PathLike[str] | bool | None
+    record: Path | bool | None
     overwrite: bool
     resume: bool
     outlive: bool
@@ -109,26 +120,24 @@ class Parts:
     def __post_init__(self) -> None:
         if self.overwrite and self.resume:
             raise ConfigError("choose either overwrite or resume")
-        for name in ("ring_seconds", "hang_report_s", "recorder_hang_s", "setup_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
-        if self.ring_slots is not None and self.ring_slots < MIN_SLOTS:
-            raise ConfigError(f"ring_slots must be at least {MIN_SLOTS}, not {self.ring_slots}")
-        if self.reserve_bytes < 0:
-            raise ConfigError(f"reserve_bytes must be 0 or more, not {self.reserve_bytes}")
-        if self.durability not in DURABILITIES:
+        if not (isinstance(self.durability, str) and self.durability in DURABILITIES):
             raise ConfigError(f"durability is {' or '.join(map(repr, DURABILITIES))}, not {self.durability!r}")
+        if self.compression is not None:
+            storage.CameraLayout((1, 1), "uint8", compression=self.compression).level()  # refuses what there is not
         for name in (*self.cameras, *self.sources):
             if not (isinstance(name, str) and name):
                 raise ConfigError(f"the name of a camera is text, not {name!r}")
         for name, camera in self.cameras.items():
             if not isinstance(camera, Camera):
-                raise ConfigError(f"camera {name!r} is {camera!r}, not a mutoscope.cameras.Camera")
+                raise ConfigError(f"camera {name!r} is {shown(camera)}, not a mutoscope.cameras.Camera")
         for name, source in self.sources.items():
             if not isinstance(source, SourceSettings):
-                raise ConfigError(f"source {name!r} is {source!r}, not a mutoscope.SourceSettings")
+                raise ConfigError(f"source {name!r} is {shown(source)}, not a mutoscope.SourceSettings")
             if self.recorded:
                 _check_storable(f"source {name!r}", source.shape, source.dtype, self.compression)
+        for worker, restart in self.restarts.items():
+            if not isinstance(restart, Restart):
+                raise ConfigError(f"restarts[{worker!r}] is a mutoscope.Restart, not {shown(restart)}")
         for key, value in self.settings.items():
             _check_setting(key, value)
         if not (self.cameras or self.sources or self.workers):
@@ -184,7 +193,7 @@ class Parts:
             if spec.moves and spec.restart.mode == "always":
                 raise ConfigError(f"{spec.name} can move: its restart mode is 'consent' or 'never', not 'always'")
         _check_files(len(streams), len(specs))
-        return ScopeSpec(
+        told = ScopeSpec(
             name=Path(record.path).name if record is not None else f"scope-{os.getpid()}",
             streams=streams,
             workers=specs,
@@ -197,12 +206,16 @@ class Parts:
             recorder_hang_s=self.recorder_hang_s,
             setup_timeout_s=self.setup_timeout_s,
         )
+        try:
+            msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=ScopeSpec)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"the supervisor would not understand this scope: {error}") from error
+        return told
 
     def _record_spec(self) -> RecordSpec | None:
         if self.record is None or self.record is False:
             return None
-        path = _default_path() if self.record is True else Path(self.record)
-        path = path.absolute()
+        path = (_default_path() if isinstance(self.record, bool) else self.record).absolute()
         if not path.name.endswith(".zarr"):
             raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
         if os.path.lexists(path) and not (self.overwrite or self.resume):
@@ -235,6 +248,7 @@ class Parts:
         return StreamSpec(info=info, slots=slots, slot_bytes=slot_bytes, producer=producer, recorder=recorder)
 
     def _camera_stream(self, name: str, camera: Camera, record: RecordSpec | None) -> StreamSpec:
+        check_travel(camera)
         shape, dtype = describe(camera)
         if record is not None:
             _check_storable(f"camera {name!r}", shape, dtype, self.compression)
@@ -255,10 +269,10 @@ class Parts:
             name=name,
             shape=(int(source.shape[0]), int(source.shape[1])),
             dtype=dtype.name,
-            rate_hz=source.rate_hz,
-            pixel_size_um=source.pixel_size_um,
+            rate_hz=float(source.rate_hz),
+            pixel_size_um=None if source.pixel_size_um is None else float(source.pixel_size_um),
         )
-        return self._stream(info, dtype.itemsize, source.rate_hz, None, record)
+        return self._stream(info, dtype.itemsize, float(source.rate_hz), None, record)
 
     def _recorder(self, stream: StreamSpec, record: RecordSpec) -> WorkerSpec:
         settings = {
@@ -269,6 +283,37 @@ class Parts:
             "held_frames": stream.slots // 2,
         }
         return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
+
+
+def given_workers(workers: object) -> list[WorkerSettings]:
+    """Return workers as Scope takes them: classes and settings, or a single one of these."""
+    if isinstance(workers, WorkerSettings) or (isinstance(workers, type) and issubclass(workers, Worker)):
+        workers = [workers]
+    if isinstance(workers, str | Mapping) or not isinstance(workers, Iterable):
+        raise ConfigError(f"workers is a list of Worker classes or WorkerSettings, such as [Tracker], not {shown(workers)}")
+    return [item if isinstance(item, WorkerSettings) else WorkerSettings(item) for item in workers]
+
+
+def given_record(record: object) -> Path | bool | None:
+    """Return what Scope is to record into: a path, True for one of its own choice, None or False for nothing."""
+    if record is None or isinstance(record, bool):
+        return record
+    if not isinstance(record, str | os.PathLike):
+        raise ConfigError(f"record is a path such as 'run.ome.zarr', True or None, not {shown(record)}")
+    return path("record", record, "run.ome.zarr")
+
+
+def given_environment(environment: object) -> dict[str, dict[str, str]]:
+    """Return environment variables by worker, all of text."""
+    example = "{'Tracker': {'OMP_NUM_THREADS': '1'}}"
+    found = {}
+    for name, variables in mapping("environment", environment, example).items():
+        what = f"environment[{name!r}]"
+        own = mapping(what, variables, "{'OMP_NUM_THREADS': '1'}")
+        found[text("a worker's name in environment", name)] = {
+            text(f"a variable's name in {what}", key): text(f"{what}[{key!r}]", value) for key, value in own.items()
+        }
+    return found
 
 
 def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> WorkerSpec:

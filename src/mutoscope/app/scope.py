@@ -13,16 +13,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 
 from mutoscope import storage
-from mutoscope.app.composition import Parts, SourceSettings
+from mutoscope.app.composition import MIN_SLOTS, Parts, SourceSettings, given_environment, given_record, given_workers
 from mutoscope.app.results import AcquisitionResult, ScopeResult, WorkerStatus
 from mutoscope.app.source import Source
 from mutoscope.bus import Command, Event
 from mutoscope.cameras.driver import Camera
 from mutoscope.frames import FrameReader, TableReader
-from mutoscope.model import errors
+from mutoscope.model import arguments, errors
 from mutoscope.model.errors import (
     ConfigError,
     DiskFullError,
@@ -72,7 +71,7 @@ class Scope:
     sources : mapping of str to SourceSettings, optional
         Producers in this process, by name.
     workers : sequence of Worker classes or WorkerSettings
-        Your own processes.
+        Your own processes; one alone needs no list.
     record : str, path, True or None
         The OME-Zarr data set to store every frame in. True chooses
         ``./mutoscope-data/<UTC stamp>/run.ome.zarr``. Log, audit and ledger go to ``<name>.mutoscope`` beside it.
@@ -114,7 +113,7 @@ class Scope:
         camera: Camera | None = None,
         cameras: Mapping[str, Camera] | None = None,
         sources: Mapping[str, SourceSettings] | None = None,
-        workers: Sequence[type[Worker] | WorkerSettings] = (),
+        workers: type[Worker] | WorkerSettings | Sequence[type[Worker] | WorkerSettings] = (),
         record: str | os.PathLike[str] | bool | None = None,
         overwrite: bool = False,
         resume: bool = False,
@@ -133,25 +132,26 @@ class Scope:
     ) -> None:
         if camera is not None and cameras:
             raise ConfigError("give either camera= or cameras=, not both")
+        several = arguments.mapping("cameras", cameras, "{'left': camera}")
         self._parts = Parts(
-            cameras=dict(cameras or ({"camera": camera} if camera is not None else {})),
-            sources=dict(sources or {}),
-            workers=[item if isinstance(item, WorkerSettings) else WorkerSettings(item) for item in workers],
-            record=record,
-            overwrite=overwrite,
-            resume=resume,
-            outlive=outlive,
-            ring_seconds=ring_seconds,
-            ring_slots=ring_slots,
-            reserve_bytes=reserve_bytes,
-            settings=dict(settings or {}),
+            cameras=several or ({"camera": camera} if camera is not None else {}),
+            sources=arguments.mapping("sources", sources, "{'detector': SourceSettings(…)}"),
+            workers=given_workers(workers),
+            record=given_record(record),
+            overwrite=arguments.flag("overwrite", overwrite),
+            resume=arguments.flag("resume", resume),
+            outlive=arguments.flag("outlive", outlive),
+            ring_seconds=arguments.more_than_zero("ring_seconds", ring_seconds),
+            ring_slots=None if ring_slots is None else arguments.whole("ring_slots", ring_slots, MIN_SLOTS),
+            reserve_bytes=arguments.whole("reserve_bytes", reserve_bytes, 0),
+            settings=arguments.mapping("settings", settings, "{'sample': 'beads'}"),
             durability=durability,
-            compression=compression,
-            environment={name: dict(variables) for name, variables in (environment or {}).items()},
-            restarts=dict(restarts or {}),
-            hang_report_s=hang_report_s,
-            recorder_hang_s=recorder_hang_s,
-            setup_timeout_s=setup_timeout_s,
+            compression=None if compression is None else arguments.text("compression", compression),
+            environment=given_environment(environment),
+            restarts=arguments.mapping("restarts", restarts, "{'Tracker': Restart(mode='never')}"),
+            hang_report_s=arguments.more_than_zero("hang_report_s", hang_report_s),
+            recorder_hang_s=arguments.more_than_zero("recorder_hang_s", recorder_hang_s),
+            setup_timeout_s=arguments.more_than_zero("setup_timeout_s", setup_timeout_s),
         )
         self._client: ScopeClient | None = None
         self._acquisitions: dict[int, control.AcquisitionEnded] = {}
@@ -207,7 +207,7 @@ class Scope:
 
         A KeyboardInterrupt meanwhile (a second Ctrl-C, say) makes it end at once.
         """
-        self._stop("stopped", now=now)
+        self._stop("stopped", now=arguments.flag("now", now))
 
     def _stop(self, reason: str, *, now: bool = False) -> None:
         client = self._client
@@ -260,6 +260,7 @@ class Scope:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the scope has ended by itself (a worker asked to quit, the disk is full, …); True if it has."""
+        timeout_s = None if timeout_s is None else arguments.number("timeout_s", timeout_s)
         client = self._client
         return True if client is None else client.wait_ended(timeout_s)
 
@@ -300,10 +301,12 @@ class Scope:
         CameraError
             If a camera failed for good.
         """
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"seconds must be more than 0, not {seconds}")
+        seconds = None if seconds is None else arguments.more_than_zero("seconds", seconds)
+        timeout_s = None if timeout_s is None else arguments.number("timeout_s", timeout_s)
         if frames is not None and seconds is not None:
             raise ConfigError("give either frames= or seconds=, not both")
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigError(f"on_progress is a function that takes the scope, not {arguments.shown(on_progress)}")
         began = time.monotonic()
         before = self._produced() if self._parts.sources or timeout_s is not None else {}
         hint_at = began + HINT_S if self._parts.sources and seconds is None else math.inf
@@ -354,14 +357,12 @@ class Scope:
         CameraError
             If a camera refuses, or is out of restarts; those started before it are stopped.
         """
-        if frames is not None and not isinstance(frames, int | np.integer):
-            raise ConfigError(f"frames must be a whole number, not {frames!r}")
-        if frames is not None and frames < 1:
-            raise ConfigError(f"frames must be at least 1, not {frames}")
-        frames = None if frames is None else int(frames)
+        frames = None if frames is None else arguments.whole("frames", frames, 1)
+        seconds = None if seconds is None else arguments.more_than_zero("seconds", seconds)
+        names = arguments.texts("cameras", cameras)
         self._running_client()
-        self.check_space(frames, seconds, cameras)
-        number: int = self._ask(control.StartAcquisition(frames=frames, streams=tuple(cameras)), timeout_s=60.0)
+        self.check_space(frames, seconds, names)
+        number: int = self._ask(control.StartAcquisition(frames=frames, streams=names), timeout_s=60.0)
         return number
 
     def _produced(self) -> dict[str, int]:
@@ -402,8 +403,9 @@ class Scope:
         MutoscopeError
             What ended the run, as :meth:`acquire` raises it.
         """
+        timeout_s = FOREVER_S if timeout_s is None else arguments.number("timeout_s", timeout_s)
         try:
-            self._ask(control.AwaitAcquisition(), timeout_s=FOREVER_S if timeout_s is None else timeout_s)
+            self._ask(control.AwaitAcquisition(), timeout_s=timeout_s)
         except errors.CommandTimeoutError:
             return False
         return True
