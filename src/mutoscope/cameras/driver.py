@@ -6,12 +6,14 @@ opened. Nothing here knows of rings, workers or scopes.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -42,6 +44,16 @@ def sleep(timeout_s: float) -> None:
     time.sleep(timeout_s)
 
 
+class _FromConstructor:
+    """Stands for what the constructor of :class:`Camera` makes, until it has."""
+
+    def __get__(self, camera: Camera | None, owner: type[Camera]) -> Any:
+        raise ConfigError(
+            f"the constructor of {owner.__name__} has not called super().__init__(**settings): call it first, it makes the "
+            "settings"
+        )
+
+
 class Camera(ABC):
     """A camera driver.
 
@@ -49,6 +61,10 @@ class Camera(ABC):
     :meth:`open_device` and :meth:`close_device`. What is the same for every driver happens in :meth:`sequence`, which is how
     frames are taken: it needs an open camera, checks buffers and metadata, and counts exposures. One thread uses an instance,
     in one process: the camera's own.
+
+    An instance travels to that process as its class, the arguments of its constructor and its settings, and is constructed
+    there again. A constructor of a driver's own may take arguments that are no settings; they are plain values, and are saved
+    with the data. It passes the others on: ``super().__init__(**settings)``.
 
     Parameters
     ----------
@@ -84,6 +100,15 @@ class Camera(ABC):
     ends: ClassVar[bool] = False
     counts_itself: ClassVar[bool] = False
     waiter: Callable[[float], object]
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+    _values: Any = _FromConstructor()
+    _open: Any = _FromConstructor()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the arguments: they travel."""
+        self = super().__new__(cls)
+        self._given = args, kwargs
+        return self
 
     def __init__(self, **settings: Any) -> None:
         self._values = check_settings(type(self).__name__, type(self).settings, settings)
@@ -128,7 +153,7 @@ class Camera(ABC):
     @property
     def is_open(self) -> bool:
         """Whether the device is open here."""
-        return self._open
+        return bool(self._open)
 
     def open(self) -> None:
         """Open the device; nothing if it is open.
@@ -327,12 +352,25 @@ class Camera(ABC):
         """Carry a changed setting to the open device; override where there is one."""
 
     def configuration(self) -> dict[str, Any]:
-        """Return the settings as plain values: ``type(camera)(**camera.configuration())`` is its equal."""
+        """Return the settings as plain values."""
         return dict(self._values)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return, by name, what the constructor was given beside settings."""
+        args, kwargs = self._given
+        bound: dict[str, Any] = {}
+        signature = inspect.signature(type(self).__init__)
+        for name, value in signature.bind(self, *args, **kwargs).arguments.items():
+            bound.update(value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+        return {name: value for name, value in bound.items() if value is not self and name not in self._values}
+
     def describe(self) -> dict[str, Any]:
-        """Return what is saved with the data: class, shape, dtype, rate, pixel size, settings and their units."""
-        cls = type(self)
+        """Return what is saved with the data: class, shape, dtype, rate, pixel size, settings and their units.
+
+        Arguments of the constructor that are no settings are there too, as ``arguments``.
+        """
+        cls, given = type(self), self.arguments()
+        arguments = {"arguments": msgspec.json.decode(msgspec.json.encode(given, enc_hook=str))} if given else {}
         return {
             "driver": f"{cls.__module__}:{cls.__qualname__}",
             "shape": list(self.shape),
@@ -341,12 +379,13 @@ class Camera(ABC):
             "pixel_size_um": self.pixel_size_um,
             "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()},
             "units": {spec.name: spec.unit for spec in cls.settings if spec.unit},
+            **arguments,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._open:
             raise TypeError(f"an open {type(self).__name__} stays in its process; send it before opening")
-        return _rebuild, (type(self), self.configuration(), self.incarnation)
+        return _rebuild, (type(self), *self._given, self.configuration(), self.incarnation)
 
     def __repr__(self) -> str:
         given = {spec.name: spec.default for spec in type(self).settings}
@@ -440,7 +479,10 @@ def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "no"
 
 
-def _rebuild(cls: type[Camera], configuration: dict[str, Any], incarnation: int) -> Camera:
-    camera = cls(**configuration)
+def _rebuild(
+    cls: type[Camera], args: tuple[Any, ...], kwargs: dict[str, Any], configuration: dict[str, Any], incarnation: int
+) -> Camera:
+    camera = cls(*args, **kwargs)
+    camera._values = dict(configuration)  # which may have been changed since
     camera.incarnation = incarnation
     return camera
