@@ -156,7 +156,7 @@ def test_our_own_recording_of_several_images_needs_a_choice(tmp_path):
                 writer.append(frame)
     with pytest.raises(ConfigError, match="choose one with image=") as caught:
         _ = ReplayCamera(path).shape
-    names = str(caught.value).rpartition("image=: ")[2].split(", ")
+    names = str(caught.value).rpartition("image=: ")[2].partition(" (")[0].split(", ")
     assert len(names) == 2
     np.testing.assert_array_equal(frames(ReplayCamera(path, image=names[1])), stack(2, seed=1))
 
@@ -283,7 +283,9 @@ def test_real_ome_zarr(external_data):
 @zarr_threads
 def test_a_real_plate_needs_a_field(external_data):
     path = external_data / "ome_zarr" / "ome-zarr-models_examples" / "examples" / "v04" / "hcs_example.ome.zarr"
-    with pytest.raises(ConfigError, match="it is a plate, choose a field with image=, such as image='B/03/0'"):
+    with pytest.raises(
+        ConfigError, match=r"it is a plate, choose a field with image=, such as B/03/0 .image='B/03/0' in Python"
+    ):
         _ = ReplayCamera(path).shape
 
 

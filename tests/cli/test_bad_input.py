@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from command_line import mutoscope
+from mutoscope import storage
 
 SCRIPTS = {
     "missing_worker.py": """
@@ -122,6 +123,10 @@ CASES = [
     ("replay colour.png", ["say how it becomes grey, red or green or blue or luminance", "--colour red"]),
     ("replay grey.tif --colour red", ["grey already"]),
     ("replay colour --colour gren", ["gren", "green"]),
+    ("replay two.ome.zarr", ["choose one with image=: left, right (image='left' in Python, --image left on the command line)"]),
+    ("replay two.ome.zarr --image middle", ["middle", "left"]),
+    ("replay grey.tif --image left", ["left", "grey.tif is none"]),
+    ("convert two.ome.zarr out.ome.tiff", ["choose one with image=: left, right", "--image left"]),
     ("replay grey.tif --rate-hz -1", ["rate", "-1"]),
     ("replay grey.tif --frames -1", ["frames", "-1"]),
     ("run", ["run"]),
@@ -137,7 +142,7 @@ CASES = [
     ("info notes.txt", ["notes.txt is a file, and no data set"]),
     ("info grey.tif", ["grey.tif is a file, and no data set"]),
     ("info empty", ["empty is a folder, but no data set: it has no zarr.json or .zgroup"]),
-    ("info .", ["did you mean taken.ome.zarr?"]),
+    ("info .", ["did you mean taken.ome.zarr or two.ome.zarr?"]),
     ("recover notes.txt", ["notes.txt is a file, and no data set"]),
     ("recover nothing.ome.zarr", ["nothing.ome.zarr"]),
     ("recover empty", ["empty is a folder, but no data set"]),
@@ -159,6 +164,11 @@ def folder(tmp_path: Path) -> Path:
     tifffile.imwrite(tmp_path / "grey.tif", np.zeros((4, 32, 32), "uint16"), photometric="minisblack")
     whole = (tmp_path / "grey.tif").read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    cameras = dict.fromkeys(("left", "right"), storage.CameraLayout((32, 32), "uint8"))
+    storage.create_recording(tmp_path / "two.ome.zarr", cameras)
+    for name in cameras:
+        with storage.open_image_writer(tmp_path / "two.ome.zarr", name) as writer:
+            writer.append(np.full((32, 32), len(name), "uint8"))
     (tmp_path / "colour").mkdir()
     imageio.imwrite(tmp_path / "colour.png", np.zeros((32, 32, 3), "uint8"))
     imageio.imwrite(tmp_path / "colour" / "0.png", np.zeros((32, 32, 3), "uint8"))
@@ -223,3 +233,10 @@ def test_a_replay_that_is_shorter_than_asked_says_so(folder: Path) -> None:
     done = mutoscope(folder, "replay", "grey.tif", "--frames", "9", "--headless", "--out", "a")
     assert done.code == 0, done.describe()
     assert "note      the camera delivered 4 of 9 frames and has no more" in done.stdout, done.describe()
+
+
+def test_one_camera_of_two_is_replayed(folder: Path) -> None:
+    done = mutoscope(folder, "replay", "two.ome.zarr", "--image", "right", "--headless", "--out", "a", "--json")
+    assert done.code == 0, done.describe()
+    with storage.open_reader(done.last_json["path"]) as reader:
+        assert (reader[0] == len("right")).all()

@@ -32,6 +32,8 @@ class ReplaySettings:
         Begin again after the last frame, until the length is reached or Ctrl-C comes.
     colour : str, optional
         How a colour image becomes grey: ``"red"``, ``"green"``, ``"blue"`` or ``"luminance"``. Without it, colour is refused.
+    image : str, optional
+        Which camera, field of a plate (``"B/03/0"``) or image, if there are several.
     frames : int, optional
         End after this many; by default after the last frame of the data set.
     out : Path, optional
@@ -46,6 +48,7 @@ class ReplaySettings:
     rate_hz: float = 50.0
     loop: bool = False
     colour: str | None = None
+    image: str | None = None
     frames: int | None = None
     out: Path | None = None
     overwrite: bool = False
@@ -77,7 +80,9 @@ def run_replay(
     from mutoscope.cameras import ReplayCamera
 
     target = session.dataset_path(settings.out, overwrite=settings.overwrite)
-    camera = ReplayCamera(settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour)
+    camera = ReplayCamera(
+        settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour, image=settings.image
+    )
     record: Any = True if target is None else target
     scope = Scope(camera=camera, record=record, overwrite=settings.overwrite, compression=settings.compression)
     replayed = camera.describe()["replayed"]

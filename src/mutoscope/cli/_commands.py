@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mutoscope.cli._convert import add_commands
+from mutoscope.cli._convert import Image, add_commands
 from mutoscope.cli._plate import plate
 from mutoscope.cli._values import out_path, whole
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
@@ -98,6 +98,7 @@ def replay(
     colour: Annotated[
         str | None, Parameter(help="How a colour image becomes grey: red, green, blue or luminance. Else colour is refused.")
     ] = None,
+    image: Image = None,
     out: Out = None,
     frames: Annotated[int | None, Parameter(converter=whole, help="End after this many frames.")] = None,
     headless: Headless = False,
@@ -113,6 +114,7 @@ def replay(
         rate_hz=rate_hz,
         loop=loop,
         colour=colour,
+        image=image,
         frames=frames,
         out=out_path(out),
         overwrite=overwrite,

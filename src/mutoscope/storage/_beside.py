@@ -185,9 +185,10 @@ def find_parent(dataset: str | os.PathLike[str], image: str | None, *, any_group
         if images is not None and len(images) == 1:
             return _read(root, images[0])
         if "plate" in top.ome:
-            raise ConfigError(f"{root}: is a plate, say which field, such as image='B/03/0'")
+            raise ConfigError(f"{root}: is a plate, say which field, such as B/03/0 {_names.image_choice('B/03/0')}")
         if images:
-            raise ConfigError(f"{root}: has several images, say which: image={' or '.join(map(repr, images))}")
+            choice = _names.image_choice(str(images[0]))
+            raise ConfigError(f"{root}: has several images, say which: {', '.join(map(str, images))} {choice}")
         raise ConfigError(f"{root}: is no image of OME-Zarr, say which one of it (image=)")
     key = _names.check_name(image)
     if images is not None and top.is_image and key not in images and isinstance(own, dict) and own.get("camera") == key:

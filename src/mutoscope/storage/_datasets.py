@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mutoscope.model import PlaneIndex, _xml, units
 from mutoscope.model.errors import BackendUnavailableError, ConfigError, DatasetError, DatasetNotFoundError
 from mutoscope.model.install import command_for
+from mutoscope.storage._names import image_choice
 from mutoscope.storage.stream import info, open_reader
 
 __all__ = ["COLOURS", "Dataset", "Facts", "UnknownKindError", "open_dataset", "to_grey"]
@@ -414,7 +415,8 @@ class _Recording(Dataset):
         self.path = path
         images = {str(item["image"]): item for item in info(path)["images"]}
         if image is None and len(images) > 1:
-            raise ConfigError(f"{path}: holds several images, choose one with image=: {', '.join(images)}")
+            choice = image_choice(next(iter(images)))
+            raise ConfigError(f"{path}: holds several images, choose one with image=: {', '.join(images)} {choice}")
         self._reader = open_reader(path, image)
         count = len(self._reader)
         size = self._reader.attributes.get("pixel_size_um")
@@ -502,9 +504,9 @@ def _images_of(path: Path, node: Any) -> str:
     ome = attributes.get("ome", attributes)
     if "plate" in ome:
         well = ome["plate"]["wells"][0]["path"]
-        return f"it is a plate, choose a field with image=, such as image='{well}/0'"
-    names = ", ".join(sorted(name for name in node if name != "OME"))
-    return f"choose one with image=: {names}" if names else "it holds none"
+        return f"it is a plate, choose a field with image=, such as {well}/0 {image_choice(f'{well}/0')}"
+    names = sorted(name for name in node if name != "OME")
+    return f"choose one with image=: {', '.join(names)} {image_choice(names[0])}" if names else "it holds none"
 
 
 def _zarr_axes(scale: Mapping[str, Any], dimensions: int) -> tuple[list[str], list[str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable
 
 from mutoscope.model.errors import ConfigError, DatasetNotFoundError
 
-__all__ = ["PART_NAME", "check_folder", "check_name", "check_new_name", "natural_key", "not_found"]
+__all__ = ["PART_NAME", "check_folder", "check_name", "check_new_name", "image_choice", "natural_key", "not_found"]
 
 PART_NAME = re.compile(r"\..+\.part")
 """Names of half-written files; no item may have one."""
@@ -18,6 +19,17 @@ _MAX_NAME_BYTES = 1024
 _MAX_PART_BYTES = 255
 _DIGITS = re.compile(r"([0-9]+)")
 _NEAR = 3
+
+
+def image_choice(image: str) -> str:
+    """Return how an image of several is chosen, in Python and on the command line.
+
+    Examples
+    --------
+    >>> image_choice("left")
+    "(image='left' in Python, --image left on the command line)"
+    """
+    return f"(image={image!r} in Python, --image {shlex.quote(image)} on the command line)"
 
 
 def check_name(name: str | os.PathLike[str]) -> str:

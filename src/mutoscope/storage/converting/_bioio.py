@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mutoscope.model import PlaneIndex
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.model.install import command_for
+from mutoscope.storage._names import image_choice
 from mutoscope.storage.converting._sources import Frames, Source, _number
 
 __all__ = ["open_with_bioio"]
@@ -43,7 +44,9 @@ class BioioSource(Source):
         if scene is not None and scene not in scenes:
             raise ConfigError(f"{path}: has no image {scene!r}; it has {', '.join(scenes)}")
         if scene is None and len(scenes) > 1:
-            raise ConfigError(f"{path}: holds several images, choose one with image=: {', '.join(scenes)}")
+            raise ConfigError(
+                f"{path}: holds several images, choose one with image=: {', '.join(scenes)} {image_choice(scenes[0])}"
+            )
         self._image.set_scene(scene or scenes[0])
         self.kind = f"{type(self._image.reader).__module__.partition('.')[0]} image"
         dims = self._image.dims

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mutoscope.model import PlaneIndex
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetNotFoundError
 from mutoscope.storage import _datasets, _layout, _nodes
+from mutoscope.storage._names import image_choice
 from mutoscope.storage.ome_tiff import is_ome_tiff
 from mutoscope.storage.ome_tiff._dataset import Names
 from mutoscope.storage.plate import is_plate
@@ -136,7 +137,9 @@ class Source(ABC):
         """Return the frames, if there is one camera; ConfigError if there are several."""
         if len(self.frames) != 1:
             names = ", ".join(frames.name for frames in self.frames)
-            raise ConfigError(f"{self.path}: has several cameras, choose one with image=: {names}")
+            raise ConfigError(
+                f"{self.path}: has several cameras, choose one with image=: {names} {image_choice(self.frames[0].name)}"
+            )
         return self.frames[0]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
 from mutoscope.storage import _aside, _layout
+from mutoscope.storage._names import image_choice
 from mutoscope.storage.converting._members import copy_members, leave_members
 from mutoscope.storage.converting._sources import Frames, Source, about
 from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar
@@ -94,7 +95,7 @@ def write_tiff(target: Path, source: Source, compression: str | None, overwrite:
                     raise ConfigError(
                         f"{source.path}: its frames change from {shape} {first.dtype.name} to {frame.shape} "
                         f"{frame.dtype.name}, which one OME-TIFF cannot hold; convert its images one by one, such as "
-                        f"image='{frames.name}.0'"
+                        f"{frames.name}.0 {image_choice(f'{frames.name}.0')}"
                     )
                 writer.append(frame, **frames.metadata(number))
                 done(frame.nbytes, frames.name)
