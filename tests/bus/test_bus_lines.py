@@ -18,7 +18,15 @@ from bus_support import Add, Blob, Echo, EndpointThread, Flood, HubThread, Poke,
 
 from mutoscope import bus
 from mutoscope.bus import wire
-from mutoscope.model.errors import BadPayloadError, CommandTimeoutError, ConfigError, PeerDiedError, UnknownCommandError
+from mutoscope.model.errors import (
+    BadPayloadError,
+    CommandTimeoutError,
+    ConfigError,
+    ErrorRecord,
+    PeerDiedError,
+    RemoteError,
+    UnknownCommandError,
+)
 
 MIB = 1024 * 1024
 
@@ -677,3 +685,46 @@ def test_the_descriptor_to_wait_on_stays_the_same(tracker: EndpointThread, asker
     assert asker.endpoint.fileno() == number
     asker.endpoint.close()
     assert asker.endpoint.fileno() == -1
+
+
+def test_an_answer_that_cannot_be_handled_ends_that_line_only(
+    hub: HubThread, tracker: EndpointThread, asker: Asker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker.get_line("tracker")
+    monkeypatch.setattr(asker.endpoint._session, "finish", lambda *_: {}["a fault of the asker"])
+    with pytest.raises((PeerDiedError, CommandTimeoutError)):
+        asker.endpoint.request(Echo(value=1), to="tracker", timeout_s=0.5)
+    assert "asker: the line to tracker ends: handling what it sent failed" in caplog.text
+    monkeypatch.undo()
+    assert asker.endpoint.request(Echo(value=2), to="tracker", timeout_s=5.0) == 2
+
+
+def test_a_command_that_cannot_be_handled_ends_that_line_only(
+    hub: HubThread, tracker: EndpointThread, asker: Asker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker.get_line("tracker")
+    assert tracker.endpoint is not None
+    monkeypatch.setattr(tracker.endpoint._session, "take", lambda *_: {}["a fault of the tracker"])
+    with pytest.raises(PeerDiedError, match="the line to it broke"):
+        asker.endpoint.request(Echo(value=1), to="tracker", timeout_s=5.0)
+    assert "tracker: the line from asker ends: handling what it sent failed" in caplog.text
+    monkeypatch.undo()
+    assert asker.endpoint.request(Echo(value=2), to="tracker", timeout_s=5.0) == 2
+
+
+@pytest.mark.parametrize("name", ["ExceptionGroup", "UnicodeDecodeError", "no such class", "SystemExit"])
+def test_an_error_on_a_line_that_cannot_be_made_again_arrives_as_a_remote_error(hub: HubThread, name: str) -> None:
+    vandal, asker = line_to_vandal(hub)
+    (out,) = asker.endpoint._lines._out.values()
+
+    def answer() -> None:
+        (number,) = out.waiting
+        vandal.sock.sendall(wire.pack(wire.Fail(number, ErrorRecord(name, ("m", ""), "m"))))
+
+    sending = threading.Timer(0.2, answer)
+    sending.start()
+    with pytest.raises(RemoteError, match=f"{name}: m"):
+        asker.endpoint.request(Echo(), to="vandal", timeout_s=10.0)
+    sending.join()
+    asker.endpoint.close()
+    vandal.endpoint.close()

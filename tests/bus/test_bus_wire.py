@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import socket
+import threading
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from mutoscope.bus import payload, wire
 from mutoscope.bus.audit import AuditReader, AuditWriter
 from mutoscope.bus.connection import MAX_FDS, Connection
 from mutoscope.bus.wire import MalformedError
+from mutoscope.model import errors
 from mutoscope.model.errors import BadPayloadError, ErrorRecord, PeerDiedError
 
 PAYLOAD = msgspec.Raw(bytes.fromhex("81a576616c7565cb3ff8000000000000"))
@@ -335,3 +338,89 @@ def test_no_bytes_in_the_memory_of_the_audit_hurt_the_hub(counter: int, content:
     reader.close()
     writer.close()
     os.close(fd)
+
+
+# -- well-formed messages whose content nobody expects
+
+PLAIN = st.text(max_size=6) | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.booleans() | st.none()
+NAMES = sorted({*errors.__all__, *(name for name in dir(builtins) if isinstance(getattr(builtins, name), type))})
+
+
+@settings(max_examples=400, deadline=None)
+@given(name=st.sampled_from(NAMES), arguments=st.lists(PLAIN, max_size=5))
+def test_every_record_of_an_error_gives_an_exception(name: str, arguments: list[Any]) -> None:
+    error = errors.from_record(errors.ErrorRecord(name, tuple(arguments), "said", "Traceback"))
+    assert isinstance(error, Exception)
+    assert isinstance(str(error), str)
+    assert error.remote_traceback == "Traceback"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "record", [errors.ErrorRecord("ExceptionGroup", ("m", ""), "m"), errors.ErrorRecord("UnicodeDecodeError", (), "")]
+)
+def test_an_error_that_cannot_be_made_again_ends_nobody(shared: tuple[HubThread, bus.ThreadedEndpoint], record: Any) -> None:
+    hub, program = shared
+    with hub.connect("vandal") as vandal:
+        vandal.sendall(wire.pack(wire.hello("vandal", 1000, bus.Manifest())))
+        before = len(hub.problems)
+        vandal.sendall(wire.pack(wire.Problem("program", "X", record)) + wire.pack(wire.CrashReport(record)))
+        until(lambda: len(hub.problems) > before)
+        assert isinstance(hub.problems[-1][3], errors.RemoteError)
+        assert program.request(Echo(value=1), timeout_s=5.0) == 1
+    until(lambda: "vandal" not in hub.do(lambda: hub.hub.peers))
+
+
+def test_a_message_whose_handling_fails_cuts_its_sender_off_and_nobody_else(
+    shared: tuple[HubThread, bus.ThreadedEndpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, program = shared
+    hub.do(lambda: setattr(hub.hub, "on_problem", lambda *_: {}["a fault of the supervisor"]))
+    with hub.connect("faulty") as vandal:
+        vandal.sendall(wire.pack(wire.hello("faulty", 1000, bus.Manifest())))
+        vandal.sendall(wire.pack(wire.Problem("program", "X", errors.ErrorRecord("ValueError", (), ""))))
+        until(lambda: "faulty" in hub.lost)
+    assert "handling what it sent failed: KeyError: 'a fault of the supervisor'" in hub.lost.pop("faulty")
+    assert "Traceback" in caplog.text
+    assert program.request(Echo(value=1), timeout_s=5.0) == 1
+
+
+def test_a_message_of_the_supervisor_whose_handling_fails_ends_the_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    for kind in (bus.Endpoint, bus.ThreadedEndpoint):
+        mine, theirs = socket.socketpair()
+        with mine, kind(theirs, "tracker") as endpoint:
+            mine.sendall(wire.pack(wire.Welcome(wire.WIRE_VERSION, "tracker")))
+            endpoint.hello()
+            endpoint._session._actions[wire.Problem] = lambda *_: {}["a fault of the reader"]
+            fault = wire.pack(wire.Problem("x", "X", errors.ErrorRecord("ValueError", (), "")))
+            sending = threading.Timer(0.2, lambda mine=mine, fault=fault: mine.sendall(fault))
+            sending.start()
+            with pytest.raises(PeerDiedError, match="handling what it sent failed: KeyError: 'a fault of the reader'"):
+                endpoint.request(Echo(), timeout_s=60.0)
+            sending.join()
+    assert caplog.text.count("leaves the bus") == 2
+
+
+class Picky(bus.Command):
+    value: int = 0
+
+    def __post_init__(self) -> None:
+        if self.value:
+            raise RuntimeError(f"{self.value} is not for me")
+
+
+def test_a_command_that_its_class_refuses_in_any_way_is_refused(hub: HubThread) -> None:
+    class Owner:
+        @bus.handles(Picky)
+        def picky(self, command: Picky) -> int:
+            return command.value
+
+    picky = Picky()
+    msgspec.structs.force_setattr(picky, "value", 7)
+    thread, other = EndpointThread(hub, "owner", Owner()), bus.Endpoint(hub.connect("other"), "other")
+    other.hello()
+    for _ in range(3):  # the later ones go over a line
+        with pytest.raises(errors.BadPayloadError, match="7 is not for me"):
+            other.request(picky, timeout_s=5.0)
+    assert other.request(Picky(), timeout_s=5.0) == 0
+    other.close()
+    thread.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import select
 import socket
 import threading
@@ -22,6 +23,8 @@ __all__ = ["Endpoint"]
 
 RECEIPTS_SHARE = 0.5
 """How much of its time-out a broadcast waits for receipts of what was posted on lines; who hears nothing stops it no longer."""
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_S = 5.0
 _MAX_LATER = 1000
@@ -416,6 +419,9 @@ class Endpoint:
             connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
+        except Exception as error:  # or whoever reads would end, and all others wait in vain
+            logger.exception("%s leaves the bus: handling what the supervisor sent failed", session.name)
+            session.ended(f"handling what it sent failed: {type(error).__name__}: {error}")
         if connection.ended is not None:
             session.ended(connection.ended)
         return connection.full

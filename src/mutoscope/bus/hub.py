@@ -340,6 +340,12 @@ class Hub:
             logger.error("%s sent what is not a message and is cut off: %s", peer.name, error)
             self._lose(peer, f"its connection was closed, because it sent malformed data: {error}")
             return
+        except Exception as error:  # what one process says may not end the scope of all
+            logger.exception("%s is cut off: handling what it sent failed", peer.name)
+            self._lose(
+                peer, f"its connection was closed, because handling what it sent failed: {type(error).__name__}: {error}"
+            )
+            return
         if connection.ended is not None:
             self._lose(peer, peer.goodbye or connection.ended)
 

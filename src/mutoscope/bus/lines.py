@@ -270,6 +270,9 @@ class Lines:
         except MalformedError as error:
             logger.error("%s: the line to %s ends, it sent what is not a message: %s", session.name, line.peer, error)
             connection.ended = "malformed data came"
+        except Exception:  # what one process says may not end another
+            logger.exception("%s: the line to %s ends: handling what it sent failed", session.name, line.peer)
+            connection.ended = "handling what came failed"
         if connection.ended is not None:
             self._end_out(line)
 
@@ -294,6 +297,9 @@ class Lines:
             name = self._session.name
             logger.error("%s: the line from %s ends, it sent what is not a message: %s", name, line.sender, error)
             connection.ended = "malformed data came"
+        except Exception:  # what one process says may not end another
+            logger.exception("%s: the line from %s ends: handling what it sent failed", self._session.name, line.sender)
+            connection.ended = "handling what came failed"
         if connection.ended is not None:
             self._close_end(line)
         elif connection.unsent and not connection.flush():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -22,6 +23,8 @@ from mutoscope.model.errors import CommandTimeoutError
 __all__ = ["ThreadedEndpoint"]
 
 _YIELD_S = 0.02
+logger = logging.getLogger(__name__)
+
 _FLUSH_S = 5.0
 _TICK_S = 0.1
 """The longest that one thread leaves the reading to another without looking whether it should take over."""
@@ -328,6 +331,9 @@ class ThreadedEndpoint:
             connection.check_loose_fds()
         except MalformedError as error:
             session.ended(f"it sent malformed data: {error}")
+        except Exception as error:  # or whoever reads would end, and all others wait in vain
+            logger.exception("%s leaves the bus: handling what the supervisor sent failed", session.name)
+            session.ended(f"handling what it sent failed: {type(error).__name__}: {error}")
         if connection.ended is not None and not session.closed:
             session.ended(connection.ended)
         return connection.full

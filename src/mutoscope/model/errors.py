@@ -237,6 +237,8 @@ def _rebuild(record: ErrorRecord) -> Exception:
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return RemoteError(record.type_name, record.message)
     try:
-        return kind(*record.arguments)
-    except TypeError:
+        error = kind(*record.arguments)
+        str(error)
+    except Exception:  # noqa: BLE001  (the arguments came from outside: each class has its own way of refusing them)
         return RemoteError(record.type_name, record.message)
+    return error

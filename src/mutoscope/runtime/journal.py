@@ -72,7 +72,7 @@ class Journal:
 
     def _open(self, name: str) -> TextIO:
         assert self.folder is not None
-        return open(self.folder / name, "a", encoding="utf-8", buffering=1)
+        return open(self.folder / name, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def begin(self) -> None:
         """The run has started: from now on the folder is its own."""
