@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 import mutoscope as ms
-from mutoscope.cameras import Camera, Setting
+from mutoscope.cameras import Camera, CopyingCamera, Setting
 from mutoscope.model import PlaneIndex
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
 
@@ -56,7 +56,8 @@ BAD_METADATA = [
     ({"tick": -1}, "yields tick=-1"),
     ({"exposure_ms": "5"}, "yields exposure_ms='5'; it must be a number, in ms"),
     ({"index": {"t": 1}}, "yields index={'t': 1}; it must be a mutoscope.model.PlaneIndex"),
-    ({"user": b"x" * 65}, "it must be at most 64 bytes"),
+    ({"user": b"x" * 65}, "it must be bytes such as b'lab', at most 64 of them"),
+    ({"user": "x"}, "yields user='x'; it must be bytes such as b'lab'"),
     ({"utc_ns": "now"}, "yields utc_ns='now'"),
     (None, "yields None where the metadata of a frame go"),
 ]
@@ -156,7 +157,90 @@ def test_a_tick_that_does_not_advance_is_warned_about_once(said: Any, caplog: py
     assert f"it is {said['tick']} again" in caplog.text
 
 
+class Copying(CopyingCamera):
+    """Yields what it is told."""
+
+    shape, dtype = (8, 10), "uint16"
+    item: Any = None
+
+    def frames(self) -> Iterator[Any]:
+        yield self.item
+
+
+class Returning(Copying):
+    def frames(self) -> Any:
+        return self.item
+
+
+PIXELS = np.zeros((8, 10), "uint16")
+BAD_ITEMS = [
+    (
+        Copying,
+        PIXELS,
+        "frames of Copying yields an array without metadata: yield \\(array, metadata\\), such as array, {'tick': 1}",
+    ),
+    (Copying, None, "frames of Copying yields None: yield"),
+    (Copying, (7, {}), "frames of Copying yields \\(7, …\\): the first of the two is a NumPy array"),
+    (Copying, (PIXELS, 3), "Copying yields 3 where the metadata of a frame go"),
+    (Copying, (PIXELS, {"tick": "a"}), "Copying yields tick='a'; it must be a whole number"),
+    (Returning, None, "frames of Returning returned None: it must yield \\(array, metadata\\)"),
+]
+
+
+def of_copying(kind: type[Copying], item: Any) -> Copying:
+    return type(kind.__name__, (kind,), {"item": item})()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("kind", "item", "sentence"), BAD_ITEMS)
+def test_frames_without_metadata_are_refused_in_one_sentence(kind: type[Copying], item: Any, sentence: str) -> None:
+    with of_copying(kind, item) as camera, pytest.raises(ConfigError, match=sentence) as caught:
+        list(camera.sequence(2, np.zeros))
+    assert "\n" not in str(caught.value)
+
+
+class OneArgument(Scripted):
+    def start_sequence(self, n: int | None) -> Iterator[Mapping[str, Any]]:  # type: ignore[override]
+        yield {}
+
+
+BAD_FORMS = [
+    (make(shape=(3, 32, 32)), "shape of Scripted is \\(y, x\\), two whole numbers above 0, not \\(3, 32, 32\\)"),
+    (make(shape=(32, 0)), "shape of Scripted is .*, not \\(32, 0\\)"),
+    (make(shape="32x32"), "shape of Scripted is .*, not '32x32'"),
+    (make(dtype="uint12"), "dtype of Scripted is the name of a NumPy type such as 'uint8' or 'uint16', not 'uint12'"),
+    (make(dtype=None), "dtype of Scripted is .*, not None"),
+    (OneArgument, "start_sequence of OneArgument takes \\(n: .*: define it as start_sequence\\(self, n, get_buffer\\)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "sentence"), BAD_FORMS)
+def test_what_a_driver_says_wrongly_of_itself_is_refused_by_sequence(kind: type[Camera], sentence: str) -> None:
+    with kind() as camera, pytest.raises(ConfigError, match=sentence):
+        list(camera.sequence(1, lambda shape, dtype: np.zeros((2, 2))))
+
+
 # In a scope
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        *BAD_FORMS,
+        (make(rate_hz="fast"), "rate_hz of Scripted is a number of frames per second, .*, not 'fast'"),
+        (make(rate_hz=-1), "-1"),
+    ],
+)
+def test_what_a_driver_says_wrongly_of_itself_is_refused_before_anything_starts(kind: type[Camera], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        ms.Scope(camera=kind()).start()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_without_metadata_is_told_at_once() -> None:
+    with ms.Scope(camera=of_copying(Copying, PIXELS)) as scope:
+        with pytest.raises(CameraError, match="frames of Copying yields an array without metadata"):
+            scope.acquire(frames=5)
+    assert scope.ledger.restarts == {}, "trying again would end in the same way"
 
 
 def test_what_a_driver_does_wrong_ends_the_acquisition_and_uses_no_id() -> None:

@@ -47,7 +47,10 @@ METADATA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "index": (lambda value: isinstance(value, PlaneIndex), "a mutoscope.model.PlaneIndex"),
     "monotonic_ns": (_is_count, "a whole number of ns"),
     "utc_ns": (_is_count, "a whole number of ns"),
-    "user": (lambda value: isinstance(value, bytes) and len(value) <= USER_BYTES, f"at most {USER_BYTES} bytes"),
+    "user": (
+        lambda value: isinstance(value, bytes) and len(value) <= USER_BYTES,
+        f"bytes such as b'lab', at most {USER_BYTES} of them",
+    ),
 }
 """What a driver may say of a frame: what fits, and how that is said."""
 

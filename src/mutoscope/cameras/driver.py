@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mutoscope.cameras._form import check_call, form_of
 from mutoscope.cameras._sequence import FROZEN, ExposureCount, check_metadata
 from mutoscope.cameras.settings import Setting, check_settings, unknown_setting
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
@@ -29,6 +30,7 @@ GetBuffer = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
 """Hands out a writable array of the shape ``(y, x)`` and dtype asked for; may raise :class:`BufferUnavailableError`."""
 
 _WAIT_S = 0.1
+_ENDED = object()
 FROZEN_TICK = (
     "the tick of %s does not advance (it is %d again): exposures that are missed cannot be counted as camera_overrun; "
     "yield the camera's own counter of exposures, or leave 'tick' out"
@@ -260,6 +262,7 @@ class Camera(ABC):
             taken = True
             return buffer
 
+        check_call(name, self.start_sequence, "n", "get_buffer")
         frames: Any = self.start_sequence(n, give)
         if not isinstance(frames, Iterator):
             raise ConfigError(
@@ -286,7 +289,8 @@ class Camera(ABC):
 
     def _check_form(self, shape: Sequence[int], dtype: DTypeLike) -> None:
         """Refuse a buffer of another form than the camera says it has now; a setting may have changed that."""
-        wanted, declared = (tuple(shape), np.dtype(dtype)), (tuple(self.shape), np.dtype(self.dtype))
+        name = type(self).__name__
+        declared, wanted = form_of(name, self.shape, self.dtype), form_of(name, shape, dtype)
         if wanted != declared:
             raise ConfigError(
                 f"{type(self).__name__} asks for a buffer of {_by(wanted[0])} px of {wanted[1]}, and its shape and dtype say "
@@ -438,12 +442,16 @@ class CopyingCamera(Camera):
         """Copy each frame into a buffer; see :meth:`Camera.start_sequence`."""
         delivered, tick = 0, self.first_tick - 1
         frames = self.frames()
+        if not isinstance(frames, Iterator):
+            raise ConfigError(
+                f"frames of {type(self).__name__} returned {frames!r:.80}: it must yield (array, metadata) for each frame"
+            )
         try:
             while n is None or delivered < n:
-                item = next(frames, None)
-                if item is None:
+                item = next(frames, _ENDED)
+                if item is _ENDED:
                     return
-                array, metadata = item
+                array, metadata = self._checked_item(item)
                 missed = max(int(metadata.get("tick", tick + 1)) - tick - 1, 0)
                 tick += missed + 1
                 self.count("exposed", missed + 1)
@@ -461,6 +469,18 @@ class CopyingCamera(Camera):
             close = getattr(frames, "close", None)
             if close is not None:
                 close()
+
+    def _checked_item(self, item: Any) -> tuple[NDArray[Any], Mapping[str, Any]]:
+        """Refuse what is not a frame with its metadata: trying again would yield the same."""
+        name = type(self).__name__
+        if not isinstance(item, tuple) or len(item) != 2:
+            kind = "an array without metadata" if isinstance(item, np.ndarray) else f"{item!r:.80}"
+            raise ConfigError(f"frames of {name} yields {kind}: yield (array, metadata), such as array, {{'tick': 1}}")
+        array, metadata = item
+        if not isinstance(array, np.ndarray):
+            raise ConfigError(f"frames of {name} yields ({array!r:.80}, …): the first of the two is a NumPy array of (y, x)")
+        check_metadata(name, metadata)
+        return array, metadata
 
     @property
     def first_tick(self) -> int:

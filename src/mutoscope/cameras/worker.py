@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope.bus import handles
+from mutoscope.cameras._form import check_call, form_of, rate_of
 from mutoscope.cameras.driver import Camera, SequenceStopped
 from mutoscope.frames import Slot
 from mutoscope.model.errors import CameraError, ConfigError, DatasetError
@@ -222,6 +223,14 @@ class CameraWorker(Worker):
 
 
 def describe(camera: Camera) -> tuple[tuple[int, int], np.dtype[Any]]:
-    """Return the shape (y, x) and dtype that a camera will deliver."""
-    height, width = camera.shape
-    return (int(height), int(width)), np.dtype(camera.dtype)
+    """Return the shape (y, x) and dtype that a camera will deliver.
+
+    Raises
+    ------
+    ConfigError
+        If they, or its rate, are none, or its ``start_sequence`` cannot be called; one sentence.
+    """
+    name = type(camera).__name__
+    check_call(name, camera.start_sequence, "n", "get_buffer")
+    rate_of(name, camera.rate_hz)
+    return form_of(name, camera.shape, camera.dtype)
