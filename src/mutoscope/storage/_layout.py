@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mutoscope.model.arguments import shown, whole
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _shard
 
@@ -176,6 +178,14 @@ def check_compression(compression: str | None) -> str:
     return compression
 
 
+def check_scale(name: str, value: float | None) -> None:
+    """Raise ConfigError unless it is a finite number above 0, or None: unknown."""
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 < value < math.inf
+    ):
+        raise ConfigError(f"{name} is a positive number or None, not {shown(value)}")
+
+
 def check_version(version: str) -> str:
     """Return a version of OME-Zarr that can be written, or raise ConfigError."""
     if version not in VERSIONS:
@@ -194,17 +204,17 @@ def plan_level(
     compression = check_compression(compression)
     check_version(version)
     try:
-        height, width = (int(value) for value in shape)
+        height, width = (operator.index(value) for value in shape)
     except (TypeError, ValueError):
         raise ConfigError(f"a frame's shape is (y, x), two positive numbers, not {shape!r}") from None
     if height < 1 or width < 1:
         raise ConfigError(f"a frame's shape is (y, x), two positive numbers, not {shape!r}")
     try:
         name = np.dtype(dtype).name
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise ConfigError(f"{dtype!r} is not a data type") from None
-    if name not in DTYPES:
-        raise ConfigError(f"frames of {name} cannot be stored; these can: {', '.join(DTYPES)}")
+    if dtype is None or name not in DTYPES:
+        raise ConfigError(f"frames of {dtype if dtype is None else name} cannot be stored; these can: {', '.join(DTYPES)}")
     row_bytes = width * np.dtype(name).itemsize
     frame_bytes = height * row_bytes
     if frame_bytes > MAX_FRAME_BYTES:
@@ -219,7 +229,7 @@ def plan_level(
         frames_per_shard = max(1, min(MAX_FRAMES_PER_SMALL_SHARD, SMALL_SHARD_BYTES // frame_bytes))
     elif frames_per_shard is None:
         frames_per_shard = max(4, min(MAX_FRAMES_PER_SHARD, SHARD_BYTES // frame_bytes))
-    elif not 1 <= frames_per_shard <= 65536:
+    elif not 1 <= whole("frames_per_shard", frames_per_shard, 0) <= 65536:
         raise ConfigError(f"frames_per_shard lies between 1 and 65536, not {frames_per_shard}")
     return Level((height, width), name, int(frames_per_shard), strip, compression)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from mutoscope.model.errors import ConfigError, DatasetNotFoundError
 
-__all__ = ["PART_NAME", "check_folder", "check_name", "check_new_name", "image_choice", "natural_key", "not_found"]
+__all__ = ["PART_NAME", "as_text", "check_folder", "check_name", "check_new_name", "image_choice", "natural_key", "not_found"]
 
 PART_NAME = re.compile(r"\..+\.part")
 """Names of half-written files; no item may have one."""
@@ -48,9 +48,7 @@ def check_name(name: str | os.PathLike[str]) -> str:
 
 def check_folder(name: str | os.PathLike[str]) -> str:
     """Return the name of a folder as `check_name` does; the root is ``""``."""
-    text = os.fspath(name)
-    if not isinstance(text, str):
-        raise ConfigError(f"a name is text, not {type(text).__name__}")
+    text = as_text(name)
     if "\0" in text:
         raise ConfigError(f"{text!r}: a name has no NUL in it")
     try:
@@ -73,6 +71,14 @@ def check_folder(name: str | os.PathLike[str]) -> str:
     return joined
 
 
+def as_text(name: str | os.PathLike[str]) -> str:
+    """Return a name as text, or raise ConfigError if it is no name at all."""
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
+        raise ConfigError(f"a name is text, not {type(name).__name__}")
+    return text
+
+
 def check_new_name(name: str | os.PathLike[str]) -> str:
     """Return a name as `check_name` does, if an item may get it: other systems must be able to have it too.
 
@@ -93,16 +99,15 @@ def check_new_folder(name: str | os.PathLike[str]) -> str:
 
 
 def _checked(check: object, name: str | os.PathLike[str]) -> str:
-    raw = os.fspath(name)
-    if isinstance(raw, str):
-        try:
-            raw.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ConfigError(f"{raw!r}: a name is valid Unicode") from None
-        if "\\" in raw:
-            raise ConfigError(f"{raw!r}: the parts of a name are separated by /, and it has no backslash")
-        if any(ord(letter) < 32 or ord(letter) == 127 for letter in raw.replace("\0", "")):
-            raise ConfigError(f"{raw!r}: a name has no control characters")
+    raw = as_text(name)
+    try:
+        raw.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{raw!r}: a name is valid Unicode") from None
+    if "\\" in raw:
+        raise ConfigError(f"{raw!r}: the parts of a name are separated by /, and it has no backslash")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in raw.replace("\0", "")):
+        raise ConfigError(f"{raw!r}: a name has no control characters")
     assert callable(check)
     text: str = check(name)
     return text

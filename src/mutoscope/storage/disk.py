@@ -62,7 +62,7 @@ class DiskBackend(StorageBackend):
         self._write(key, lambda file: form.write(file, value), overwrite)
 
     def _write(self, key: str, fill: Callable[[IO[bytes]], None], overwrite: bool | None) -> None:
-        wanted = self.overwrite if overwrite is None else overwrite
+        wanted = self._replaces(overwrite)
         try:
             if self._folder.kind_of(key) == "folder":
                 raise ConfigError(f"{self}: {key!r} is a folder")
@@ -169,7 +169,7 @@ class DiskBackend(StorageBackend):
                 raise ConfigError(f"{self}: {wanted!r} is a folder")
         elif wanted == key or wanted.startswith(f"{key}/"):
             raise ConfigError(f"{self}: the folder {key!r} cannot become {wanted!r}")
-        replace = kind == "file" and (self.overwrite if overwrite is None else overwrite)
+        replace = kind == "file" and self._replaces(overwrite)
         try:
             self._folder.rename(key, wanted, overwrite=replace)
         except FileExistsError:

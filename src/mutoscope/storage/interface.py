@@ -22,6 +22,7 @@ from typing import Any, Self, TypeAlias
 
 from numpy.typing import NDArray
 
+from mutoscope.model import arguments
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetExistsError
 from mutoscope.model.filenames import NameParser, ParserLike, get_parser
 from mutoscope.storage import _formats, _names
@@ -35,9 +36,11 @@ class _Store(ABC):  # noqa: B024 - its two heirs have the abstract methods
     """What sinks and sources have in common: options, and an end."""
 
     def __init__(self, address: Name | None = None, *, filenames: ParserLike | None = None, overwrite: bool = False) -> None:
+        if address is not None:
+            arguments.path("the address of a store", address, "results")
         self.address = address
         self.filenames: NameParser | None = None if filenames is None else get_parser(filenames)
-        self.overwrite = overwrite
+        self.overwrite = arguments.flag("overwrite", overwrite)
         self._closed = False
 
     def disconnect(self) -> None:  # noqa: B027 - most stores have nothing to drop
@@ -51,6 +54,10 @@ class _Store(ABC):  # noqa: B024 - its two heirs have the abstract methods
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
+
+    def _replaces(self, overwrite: bool | None) -> bool:
+        """Whether a call may replace an item: as it says itself, or else as the store was opened."""
+        return self.overwrite if overwrite is None else arguments.flag("overwrite", overwrite)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -116,7 +123,7 @@ class DataSink(_Store):
         """
         self._check_open()
         items, keys = _paired(data, names)
-        self._check_batch(items, keys, self.overwrite if overwrite is None else overwrite)
+        self._check_batch(items, keys, self._replaces(overwrite))
         for number, (item, name) in enumerate(zip(items, keys, strict=True)):
             try:
                 self.save(item, name, overwrite=overwrite)
@@ -263,11 +270,15 @@ def same_form(source: str, target: str) -> None:
 def _listed(names: Iterable[Name]) -> list[str]:
     if isinstance(names, str | os.PathLike):
         raise ConfigError(f"names are a list, not the one name {os.fspath(names)!r}")
-    return [os.fspath(name) for name in names]
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"names are a list, not {arguments.shown(names)}")
+    return [_names.as_text(name) for name in names]
 
 
 def _paired(data: Iterable[Any], names: Iterable[Name]) -> tuple[list[Any], list[str]]:
     keys = _listed(names)
+    if not isinstance(data, Iterable):
+        raise ConfigError(f"data are a list of items, not {arguments.shown(data)}")
     items = list(data)
     if len(items) != len(keys):
         raise ConfigError(f"{len(items)} items and {len(keys)} names: they must be as many; nothing was stored")

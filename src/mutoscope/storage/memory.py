@@ -83,9 +83,10 @@ class MemoryBackend(StorageBackend):
             self._contents.items[key] = (kind, value)
 
     def _check_free(self, key: str, overwrite: bool | None) -> None:
+        replaces = self._replaces(overwrite)
         if key in self._contents.folders:
             raise ConfigError(f"{self}: {key!r} is a folder")
-        if key in self._contents.items and not (self.overwrite if overwrite is None else overwrite):
+        if key in self._contents.items and not replaces:
             raise self._taken(key)
 
     def _make_folders(self, key: str) -> None:

@@ -64,8 +64,7 @@ class CameraLayout:
     def level(self, ome_zarr_version: str = _layout.VERSIONS[0]) -> _layout.Level:
         """Return the geometry on disk, or raise ConfigError."""
         for name, value in (("pixel_size_um", self.pixel_size_um), ("rate_hz", self.rate_hz)):
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"{name} is a positive number or None, not {value!r}")
+            _layout.check_scale(name, value)
         level = _layout.plan_level(self.shape, self.dtype, self.frames_per_shard, self.compression, ome_zarr_version)
         _codec.check_possible(level)
         return level

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _layout, _nodes
 from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
@@ -102,7 +103,13 @@ def open_writer(
     ...     len(reader), int(reader[0].sum())
     (1, 24)
     """
-    if _backend_of(Path(path), backend) == "ome-tiff":
+    path = arguments.path("path", path, "run.ome.zarr")
+    overwrite, resume = arguments.flag("overwrite", overwrite), arguments.flag("resume", resume)
+    pyramid = arguments.flag("pyramid", pyramid)
+    attributes = arguments.mapping("attributes", attributes, "{'sample': 'beads'}")
+    for key in attributes:
+        arguments.text("the name of an attribute", key)
+    if _backend_of(path, backend) == "ome-tiff":
         if frames_per_shard is not None:
             raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
         if pyramid:
@@ -197,7 +204,7 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
-        ``settings``, ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
+        ``settings``, ``earlier_runs`` (``ledger`` and ``settings`` of the runs that this one resumed, oldest first), ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
         (t, y, x), ``dtype``, ``compression``, ``levels`` (sizes that it is stored in), ``frames``, ``gaps`` (list of [first
         id, count]), ``first_frame_id``, ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``,
         ``rate_hz`` (measured, None if unknown), ``nominal_rate_hz``, ``pixel_size_um``.
@@ -224,7 +231,13 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
         "images": images,
         "ledger": root.get("ledger"),
         "settings": root.get("settings"),
+        "earlier_runs": _earlier_runs(root),
     }
+
+
+def _earlier_runs(own: Mapping[str, Any]) -> list[dict[str, Any]]:
+    runs = own.get("earlier_runs")
+    return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
 
 
 def _tiff_info(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -242,6 +255,7 @@ def _tiff_info(path: str | os.PathLike[str]) -> dict[str, Any]:
             "images": [{**image, "files": list(reader.images)}],
             "ledger": reader.ledger,
             "settings": own.get("settings"),
+            "earlier_runs": _earlier_runs(own),
         }
 
 

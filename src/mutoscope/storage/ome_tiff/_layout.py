@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 import zlib
 from dataclasses import dataclass
@@ -89,12 +90,12 @@ class Geometry:
 def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | None) -> Geometry:
     """Return the geometry of frames, or raise ConfigError."""
     compression = compression or "none"
-    if compression not in COMPRESSIONS:
+    if not (isinstance(compression, str) and compression in COMPRESSIONS):
         raise ConfigError(f"the compression of an OME-TIFF is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     try:
-        name = np.dtype(dtype).name
-        height, width = (int(size) for size in shape)
-    except (TypeError, ValueError) as error:
+        name = np.dtype(dtype).name if dtype is not None else "None"
+        height, width = (operator.index(size) for size in shape)
+    except (TypeError, ValueError, SyntaxError) as error:
         raise ConfigError(f"frames have a shape (y, x) and a dtype, not {shape!r} and {dtype!r}") from error
     if name not in DTYPES:
         raise ConfigError(f"frames of {name} cannot be stored; there are {', '.join(DTYPES)}")

@@ -72,8 +72,7 @@ def open_tiff_writer(
         raise ConfigError("choose either overwrite or resume")
     _common.check_camera_name(name)
     for what, value in (("pixel_size_um", pixel_size_um), ("rate_hz", rate_hz)):
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{what} is a positive number or None, not {value!r}")
+        _common.check_scale(what, value)
     geometry = _layout.plan_geometry(shape, dtype, compression)
     encoder = Encoder(geometry) if geometry.compression != "none" else None
     try:

@@ -226,7 +226,7 @@ class PlateBackend(StorageBackend):
             plane = image.conform(value, key)
             plate.ensure_extent(image, place.tcz)
             self._touched.add(place.image)
-        image.write(plane, place.tcz, key, overwrite=self.overwrite if overwrite is None else overwrite)
+        image.write(plane, place.tcz, key, overwrite=self._replaces(overwrite))
 
     def _ready(self, said: Components, key: str, spec: _documents.PlateImageSpec) -> Place:
         """Return the place of a new plane; the plate and the plane's channel are there afterwards."""
