@@ -16,6 +16,8 @@ from command_line import MUTOSCOPE, mutoscope, run
 from mutoscope import storage
 from mutoscope.app.doctor import examine, lines
 from mutoscope.app.report import dataset_lines
+from mutoscope.app.scope import Scope
+from mutoscope.cameras import SimulatedCamera
 
 
 @pytest.fixture
@@ -64,6 +66,22 @@ def test_an_ome_tiff_is_told_and_recovered_like_any_recording(tmp_path: Path) ->
     assert done.code == 0, done.describe()
     assert done.last_json["images"][0]["frames"] == 3
     assert len(storage.open_reader(tmp_path / "run.ome.tiff")) == 3
+
+
+def test_each_run_of_a_resumed_data_set_has_its_ledger_and_all_have_their_totals(tmp_path: Path) -> None:
+    camera = SimulatedCamera(shape=(16, 16), rate_hz=500.0)
+    for resume, frames in ((False, 1200), (True, 34), (True, 5)):
+        with Scope(camera=camera, record=tmp_path / "run.ome.zarr", resume=resume) as scope:
+            scope.acquire(frames=frames)
+    lines = mutoscope(tmp_path, "info", "run.ome.zarr").stdout.splitlines()
+    for number, words in ((1, "produced 1,200, stored 1,200"), (2, "produced 34, stored 34"), (3, "produced 5, stored 5")):
+        assert words in lines[lines.index(f"ledger of run {number} of 3") + 1]
+    assert lines[-1].startswith("all 3 runs together: produced 1,239, stored 1,239, dropped ")
+    told = storage.info(tmp_path / "run.ome.zarr")
+    assert [len(told["earlier_runs"]), told["ledger"]["cameras"]["camera"]["produced"]] == [2, 5]
+    said = dataset_lines({**told, "earlier_runs": [{"ledger": None}, *told["earlier_runs"][1:]]})
+    assert said[said.index("ledger of run 1 of 3") + 1] == "  none: the run was cut off, or goes on"
+    assert said[-1].startswith("the 2 runs with a ledger together: produced 39, stored 39, dropped ")
 
 
 @pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,8 +53,6 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
         from mutoscope.storage.plate import plate_lines
 
         return plate_lines(info)
-    from mutoscope.runtime import Ledger
-
     state = "complete" if info["complete"] else "not closed (being written, or cut off)"
     found = [f"{info['path']}: {info['frames']:,} frames, {state}"]
     for image in info["images"]:
@@ -73,9 +72,33 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
         found.append(f"  pixel    {'size unknown' if size is None else f'{size:g} µm'}")
         if count != image["frames"]:
             found.append(f"  declared {count:,} frames; those without an id are unwritten")
-    if info.get("ledger"):
-        found += ["ledger", *(f"  {line}" for line in Ledger(dict(info["ledger"])).summary().splitlines())]
-        found += [f"  problem: {problem}" for problem in info["ledger"].get("problems", ())]
+    return found + _ledger_lines(info)
+
+
+def _ledger_lines(info: Mapping[str, Any]) -> list[str]:
+    """The account of the run; of a data set that was resumed, that of each run, and of all together."""
+    from mutoscope.runtime import Ledger
+
+    found: list[str] = []
+    accounts = [run.get("ledger") for run in (*info.get("earlier_runs", ()), info)]
+    if not any(accounts):
+        return found
+    for number, account in enumerate(accounts, 1):
+        found.append("ledger" if len(accounts) == 1 else f"ledger of run {number} of {len(accounts)}")
+        if not account:
+            found.append("  none: the run was cut off, or goes on")
+            continue
+        found += [f"  {line}" for line in Ledger(dict(account)).summary().splitlines()]
+        found += [f"  problem: {problem}" for problem in account.get("problems", ())]
+    if len(accounts) > 1:
+        ledgers = [Ledger(dict(account)) for account in accounts if account]
+        reasons: Counter[str] = Counter()
+        for ledger in ledgers:
+            reasons.update(ledger.dropped)
+        lost = f" ({', '.join(f'{reason} {count:,}' for reason, count in reasons.items())})" if reasons else ""
+        whose = f"all {len(accounts)} runs" if len(ledgers) == len(accounts) else f"the {len(ledgers)} runs with a ledger"
+        produced, stored = sum(ledger.produced for ledger in ledgers), sum(ledger.stored for ledger in ledgers)
+        found.append(f"{whose} together: produced {produced:,}, stored {stored:,}, dropped {reasons.total():,}{lost}")
     return found
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _layout, _nodes
 from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
@@ -103,13 +102,7 @@ def open_writer(
     ...     len(reader), int(reader[0].sum())
     (1, 24)
     """
-    path = arguments.path("path", path, "run.ome.zarr")
-    overwrite, resume = arguments.flag("overwrite", overwrite), arguments.flag("resume", resume)
-    pyramid = arguments.flag("pyramid", pyramid)
-    attributes = arguments.mapping("attributes", attributes, "{'sample': 'beads'}")
-    for key in attributes:
-        arguments.text("the name of an attribute", key)
-    if _backend_of(path, backend) == "ome-tiff":
+    if _backend_of(Path(path), backend) == "ome-tiff":
         if frames_per_shard is not None:
             raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
         if pyramid:
@@ -204,9 +197,10 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``path``, ``layout``, ``complete`` (every image was closed in order), ``frames`` (all images), ``ledger``,
-        ``settings``, ``earlier_runs`` (``ledger`` and ``settings`` of the runs that this one resumed, oldest first), ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape``
-        (t, y, x), ``dtype``, ``compression``, ``levels`` (sizes that it is stored in), ``frames``, ``gaps`` (list of [first
-        id, count]), ``first_frame_id``, ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``,
+        ``settings``, ``earlier_runs`` (``ledger`` and ``settings`` of the runs that this one resumed, oldest first),
+        ``cameras`` (names) and ``images``: for each ``image``, ``camera``, ``segment``, ``state``, ``shape`` (t, y, x),
+        ``dtype``, ``compression``, ``levels`` (sizes that it is stored in), ``frames``, ``gaps`` (list of [first id, count]),
+        ``first_frame_id``, ``last_frame_id`` (None if empty), ``first_utc_ns``, ``last_utc_ns``, ``duration_s``,
         ``rate_hz`` (measured, None if unknown), ``nominal_rate_hz``, ``pixel_size_um``.
         Of a plate what `mutoscope.storage.plate.plate_info` says.
 
