@@ -83,6 +83,35 @@ def test_a_data_set_that_is_moved_or_deleted_ends_the_run(
         assert check_data_set(moved, camera(), acknowledged=ledger.stored) == []
 
 
+@pytest.mark.parametrize("compression", ["zstd", "blosc-lz4"])
+@pytest.mark.parametrize("harm", [rename, delete, replace])
+def test_a_compressed_data_set_that_is_moved_or_deleted_leaves_no_ghost(
+    harm: Callable[[Path], Path | None], compression: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with ms.Scope(camera=camera(), record=path, compression=compression, reserve_bytes=0) as scope:
+        scope.start_acquisition()
+        until(lambda: scope.ledger.stored > 40)
+        moved = harm(path)
+        if moved is None:
+            until(lambda: shutil.rmtree(path, ignore_errors=True) or not path.exists())
+        assert scope.wait(NOTICED_S)
+    assert scope.result is not None
+    assert (scope.result.exit_reason, len(scope.result.errors)) == ("dataset_lost", 1)
+    assert scope.ledger.exact, scope.ledger.problems
+    if harm is replace:
+        assert storage.info(path)["frames"] == 0
+        assert not [file for file in (path / "0").rglob("*") if file.is_file() and file.name != "zarr.json"]
+    else:
+        assert not path.exists(), sorted(path.rglob("*"))
+    if moved is not None:
+        assert check_data_set(moved, camera(), acknowledged=scope.ledger.stored) == []
+    if harm is not replace:
+        with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:
+            scope.acquire(frames=5)
+        assert scope.ledger.stored == 5
+
+
 def test_an_idle_scope_notices_it_too(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
     with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:

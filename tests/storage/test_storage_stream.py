@@ -237,3 +237,39 @@ def test_the_declared_length_overshoots_by_less_than_a_shard(tmp_path: Path) -> 
             writer.append(frame_of(frame_id))
             declared = zarr.open_group(path, mode="r")["0"].shape[0]
             assert 0 <= declared - frame_id < 4
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_writer_whose_data_set_was_moved_writes_nothing_in_its_place(
+    version: str, compression: str, elsewhere: bool, tmp_path: Path
+) -> None:
+    path, moved = tmp_path / "run.ome.zarr", tmp_path / "moved.ome.zarr"
+    per_shard = None if version == "0.4" else 2
+    layouts = {"camera": storage.CameraLayout((4, 6), "uint16", frames_per_shard=per_shard, compression=compression)}
+    storage.create_recording(path, layouts, ome_zarr_version=version)
+    writer = storage.open_image_writer(path, "camera")
+    for frame_id in (1, 2):
+        writer.append(np.full((4, 6), frame_id, np.uint16))
+    writer.flush()
+    path.rename(moved)
+    if elsewhere:
+        storage.create_recording(path, layouts, ome_zarr_version=version)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    def go_on() -> None:
+        for frame_id in range(3, 9):
+            writer.append(np.full((4, 6), frame_id, np.uint16), index={"t": frame_id})
+            writer.flush()
+
+    with pytest.raises(FileNotFoundError):
+        go_on()
+    with pytest.raises(FileNotFoundError):
+        writer.close()
+    assert path.exists() == elsewhere
+    assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    storage.recover(moved)
+    with storage.open_reader(moved) as reader:
+        assert [int(frame.max()) for frame in reader] == reader.frame_ids.tolist() == list(range(1, len(reader) + 1))
+        assert len(reader) >= 2

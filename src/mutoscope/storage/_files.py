@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -205,6 +206,21 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def make_below(base: Path, folder: Path) -> None:
+    """Make a folder below `base`, which itself is never made: where it is missing, somebody moved or deleted it."""
+    for place in reversed((folder, *folder.parents)):
+        if place != base and place.is_relative_to(base):
+            place.mkdir(exist_ok=True)
+
+
+def check_place(fd: int, folder: Path) -> None:
+    """Raise FileNotFoundError unless `folder` is the one that is open as `fd`: nothing is written where another one stands."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.samestat(os.fstat(fd), os.stat(folder)):
+            return
+    raise FileNotFoundError(errno.ENOENT, "the data set was moved or deleted while it was written", str(folder.parent))
 
 
 def hold(folder: Path) -> int:

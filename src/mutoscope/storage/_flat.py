@@ -120,8 +120,8 @@ class FlatWriter:
 
 
 def create(folder: Path, name: str, length: int, staging: Path | None = None, version: str = "0.5") -> None:
-    """Create a flat array without chunks."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Create a flat array without chunks: of an image that nobody reads yet, or through `staging` of one that is written."""
+    folder.mkdir(parents=staging is None, exist_ok=True)
     document: dict[str, Any] = _layout.flat_document(name, length, version)
     if staging is None:
         _nodes.write_array(folder, document)

@@ -73,6 +73,7 @@ class SmallShard:
         self._fd = -1
         self._published_fd = -1
         self._end = 0
+        self._folder = folder
         self.path = folder / level.chunk_path(number)
         self.number = number
         self.frames = 0
@@ -155,7 +156,7 @@ class SmallShard:
         try:
             os.rename(self._part, self.path)
         except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _files.make_below(self._folder, self.path.parent)
             os.rename(self._part, self.path)
         kill_point("storage.publish.renamed")
         if self._published_fd >= 0:

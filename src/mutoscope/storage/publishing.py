@@ -345,6 +345,7 @@ class PublishingWriter(FrameStreamWriter):
         if self._small is not None:
             self._small.close()
             self._small = None
+        _files.check_place(self._lock_fd, self._level_folder)
         growth = self._level.growth
         length = -(-((shard + 1) * self._level.frames_per_shard) // growth) * growth
         created = self._reserve_rows(self._count, length - self._count)
@@ -364,6 +365,7 @@ class PublishingWriter(FrameStreamWriter):
         """Rename the shard into place, write what belongs to its new frames, acknowledge them."""
         jobs, small = self._unpublished, self._small
         assert small is not None
+        _files.check_place(self._lock_fd, self._level_folder)
         if any(job.plane is not None for job in jobs) and not self._planes:
             self._create_planes(self._count)
         self._stored_bytes += small.publish(self._syncer is not None)

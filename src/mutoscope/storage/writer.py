@@ -363,6 +363,7 @@ class FrameStreamWriter:
 
     def _create_planes(self, position: int) -> None:
         """Add the arrays of plane indices, as the first frame that has one comes."""
+        _files.check_place(self._lock_fd, self._level_folder)
         length = self._flats["frame_id"].length
         created: list[Path] = [self._frames_folder]
         for name in reversed(_layout.PLANE_ARRAYS):  # "t" last: its presence says that all are there
@@ -404,6 +405,7 @@ class FrameStreamWriter:
         level = self._level
         length = (shard + 1) * level.frames_per_shard
         with _files.translated(self.path):
+            _files.check_place(self._lock_fd, self._level_folder)
             created = self._reserve_rows(self._count, length - self._count)
             path = self._level_folder / "c" / str(shard) / "0" / "0"
             fd = self._open_shard(path, self._count - shard * level.frames_per_shard)
@@ -438,7 +440,7 @@ class FrameStreamWriter:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _files.make_below(self._level_folder, path.parent)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             size = os.fstat(fd).st_size
@@ -543,6 +545,7 @@ class FrameStreamWriter:
         self._closed = True
         try:
             self._reserve.release()
+            _files.check_place(self._lock_fd, self._level_folder)
             _seal.seal(self.path, self._level, self._count, "closed", ledger)
             if self._syncer is not None:
                 _seal.note_documents(self.path, self._syncer)
