@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _layout, _nodes
 from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
@@ -102,7 +103,13 @@ def open_writer(
     ...     len(reader), int(reader[0].sum())
     (1, 24)
     """
-    if _backend_of(Path(path), backend) == "ome-tiff":
+    path = arguments.path("path", path, "run.ome.zarr")
+    overwrite, resume = arguments.flag("overwrite", overwrite), arguments.flag("resume", resume)
+    pyramid = arguments.flag("pyramid", pyramid)
+    attributes = arguments.mapping("attributes", attributes, "{'sample': 'beads'}")
+    for key in attributes:
+        arguments.text("the name of an attribute", key)
+    if _backend_of(path, backend) == "ome-tiff":
         if frames_per_shard is not None:
             raise ConfigError("an OME-TIFF has no shards: leave frames_per_shard out")
         if pyramid:
