@@ -6,15 +6,22 @@ import hashlib
 import json
 import sys
 
-import ngff_zarr
 import numpy as np
 
-found = {}
-for path in sys.argv[2:]:
-    try:
-        image = ngff_zarr.from_ngff_zarr(path, validate=True).images[0]
-        planes = [np.ascontiguousarray(image.data[t]) for t in range(int(sys.argv[1]))]
-        found[path] = {"ids": None, "frames": [hashlib.sha256(plane.tobytes()).hexdigest() for plane in planes]}
-    except Exception as error:  # whatever it raises is its answer
-        found[path] = {"error": f"{type(error).__name__}: {error}"}
-print(json.dumps(found))
+
+def main() -> None:
+    import ngff_zarr  # only there, where this is run
+
+    found = {}
+    for path in sys.argv[2:]:
+        try:
+            image = ngff_zarr.from_ngff_zarr(path, validate=True).images[0]
+            planes = [np.ascontiguousarray(image.data[t]) for t in range(int(sys.argv[1]))]
+            found[path] = {"ids": None, "frames": [hashlib.sha256(plane.tobytes()).hexdigest() for plane in planes]}
+        except Exception as error:  # whatever it raises is its answer
+            found[path] = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

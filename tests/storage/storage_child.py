@@ -14,8 +14,9 @@ from storage_oracles_frames import fast, frame_of
 from mutoscope import storage
 from mutoscope.storage import FrameStreamWriter, Receipt
 
-FAST = fast(*sys.argv[3:])
-VERSION = sys.argv[4] if len(sys.argv) > 4 else "0.5"
+OPTIONS = sys.argv[3:] if __name__ == "__main__" else []  # pytest looks into every module
+FAST = fast(*OPTIONS)
+VERSION = OPTIONS[1] if len(OPTIONS) > 1 else "0.5"
 
 
 def say(line: str) -> None:
