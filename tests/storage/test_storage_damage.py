@@ -294,3 +294,23 @@ def test_recover_refuses_what_it_does_not_know(good: Path, what: str) -> None:
             (path / "0/zarr.json").write_text("")
     with pytest.raises((DatasetError, DatasetNotFoundError)):
         storage.recover(path)
+
+
+@pytest.mark.parametrize("length", [0, 7, 13, 40, 8 * 16384 - 1])
+@pytest.mark.parametrize("closed", [True, False])
+def test_ids_that_were_cut_within_a_value_are_recovered_up_to_there(length: int, closed: bool, tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.ome.zarr", tmp_path / "cut.ome.zarr"
+    writer = storage.open_writer(whole, shape=(24, 40), dtype="uint16", frames_per_shard=4)
+    for frame_id in IDS:
+        writer.append(frame_of(frame_id))
+    if closed:
+        writer.close()
+    shutil.copytree(whole, path)
+    writer.close()
+    os.truncate(path / "frames/frame_id/c/0", length)
+    left = min(length // 8, 10)
+    assert storage.recover(path).images[0].frames == left
+    assert not storage.recover(path).changed
+    assert_exact(path, IDS[:left])
+    with storage.open_writer(path, shape=(24, 40), dtype="uint16", resume=True) as writer:
+        assert writer.append(frame_of(left + 1)).frame_id == left + 1

@@ -35,7 +35,8 @@ def last_written(folder: Path) -> tuple[int, int]:
     for number in reversed(chunk_numbers(folder)):
         fd = _files.open_inside(place, str(number))
         with open(fd, "rb") as file:
-            ids = np.frombuffer(file.read(8 * _ROWS)[: 8 * _ROWS // 8 * 8], dtype="<u8")
+            data = file.read(8 * _ROWS)
+        ids = np.frombuffer(data, dtype="<u8", count=len(data) // 8)  # a file that was cut may end within a value
         written = np.flatnonzero(ids)
         if written.size:
             return number * _ROWS + int(written[-1]) + 1, int(ids[written[-1]])

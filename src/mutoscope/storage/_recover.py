@@ -135,12 +135,39 @@ def _recover_image(image: Path, name: str) -> ImageReport:
         frames, _ = _flat.last_written(image / _layout.FRAMES / "frame_id")
         document = _nodes.read_array(image, _layout.LEVEL)
         level, _ = _layout.parse_level(document, str(image / _layout.LEVEL))
+        actions += _restore_rows(image, level, frames)
         actions += _restore_indices(image, level, frames)
         state = "recovered" if own.get("state") not in ("closed", "recovered") else str(own["state"])
         actions += _seal.seal(image, level, frames, state)
         return ImageReport(name, frames, tuple(actions), _doubtful(image, level))
     finally:
         os.close(lock)
+
+
+def _restore_rows(image: Path, level: _layout.Level, frames: int) -> list[str]:
+    """Bring files of flat arrays that were cut to their length again: what they lost is unknown, no reader takes short ones."""
+    actions: list[str] = []
+    for name, (dtype, fill) in (_layout.FLAT_ARRAYS | _layout.PLANE_ARRAYS).items():
+        kind = np.dtype(dtype).newbyteorder("<")
+        folder = _nodes.chunk_folder(image / _layout.FRAMES / name, level.version)
+        for chunk in range(-(-frames // _layout.RECORDS_PER_CHUNK)):
+            path = folder / str(chunk)
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    raise DatasetError(f"{path}: cannot be written to ({error.strerror})") from error
+                continue
+            try:
+                whole = os.fstat(fd).st_size // kind.itemsize
+                lost = _layout.RECORDS_PER_CHUNK - whole
+                if lost > 0:
+                    with _files.translated(path):
+                        _files.write_all(fd, np.full(lost, np.dtype(dtype).type(fill), kind), whole * kind.itemsize)
+                    actions.append(f"{path.relative_to(image)}: the last {lost} values were cut off")
+            finally:
+                os.close(fd)
+    return actions
 
 
 def _restore_indices(image: Path, level: _layout.Level, frames: int) -> list[str]:
