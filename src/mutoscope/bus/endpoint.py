@@ -39,6 +39,8 @@ class Endpoint:
     Handlers run inside :meth:`dispatch`, and inside :meth:`send`, :meth:`request` and :meth:`broadcast` while these wait.
     Inside a handler such a wait only queues what arrives: handlers are never re-entered.
 
+    A forked child cannot use it: it gets ScopeStateError, and its parent goes on.
+
     Parameters
     ----------
     sock : socket.socket
@@ -248,6 +250,7 @@ class Endpoint:
         bool
             False if it was discarded, because too many wait already.
         """
+        self._session.home.check(self.name)
         if threading.get_ident() == self._thread and not self._hearing:
             self._send_later()
             if not self._later:
@@ -272,6 +275,7 @@ class Endpoint:
 
     def report_crash(self, record: ErrorRecord) -> None:
         """Tell the supervisor why this process is about to end."""
+        self._session.home.check(self.name)
         self._transmit(wire.pack(wire.CrashReport(wire.sendable(record))))
 
     # -- the owner's loop
@@ -314,7 +318,7 @@ class Endpoint:
         """Say goodbye and close the socket. Twice is fine."""
         if self._session.closed:
             return
-        if not self._session.peer_closed:
+        if not self._session.peer_closed and not self._session.home.left:
             self._send_later()
             self._connection.send(wire.pack(wire.Goodbye(reason)))
         self._session.close()
@@ -380,6 +384,7 @@ class Endpoint:
     def _wait(self, done: Callable[[], bool], deadline: float) -> bool:
         """Read until `done`, the deadline, or the end of the stream; run handlers unless this is inside one."""
         session = self._session
+        session.home.check(session.name)
         while not done():
             remaining = deadline - time.monotonic()
             if remaining <= 0 or session.peer_closed or session.closed:
@@ -455,5 +460,6 @@ class Endpoint:
             poller.poll(remaining * 1000)
 
     def _check_thread(self) -> None:
+        self._session.home.check(self.name)
         if threading.get_ident() != self._thread:
             raise ConfigError(f"the bus of {self.name} belongs to its main thread: queue what other threads have to say")

@@ -370,7 +370,8 @@ class Lines:
     def _close_end(self, end: OutLine | InLine) -> None:
         fd = end.connection.fileno()
         if self._ends.pop(fd, None) is not None:
-            self._poller.unregister(fd)
+            if not self._session.home.left:  # a forked child shares the poller with its parent, who goes on
+                self._poller.unregister(fd)
             end.connection.close()
 
 

@@ -23,6 +23,7 @@ from mutoscope.bus import payload, wire
 from mutoscope.bus.commands import Command, Event, Handler, HandlerTable, Manifest, collect_handlers, message_name, reply_type
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import CreditAccount, Window
+from mutoscope.bus.forks import Home
 from mutoscope.bus.lines import InLine, Lines, OutLine
 from mutoscope.bus.wire import BROADCAST, NIL, SEND, MalformedError
 from mutoscope.model.errors import (
@@ -111,6 +112,7 @@ class Session:
     def __init__(self, connection: Connection, name: str, window_bytes: int, inbox_bytes: int) -> None:
         self.connection = connection
         self.name = name
+        self.home = Home()
         self.window = Window(window_bytes)
         self.inbox: collections.deque[Job] = collections.deque()
         self.handlers = HandlerTable(name)
@@ -172,6 +174,7 @@ class Session:
 
     def check_open(self) -> None:
         """Raise unless calls are possible."""
+        self.home.check(self.name)
         if self.closed:
             raise ClosedError(f"the bus connection of {self.name} is closed")
         if self.peer_closed:
@@ -181,7 +184,7 @@ class Session:
 
     def encode(self, command: Command) -> tuple[str, msgspec.Raw]:
         """Return a command's name and content; raises unless calls are possible."""
-        if not self.open:
+        if not self.open or self.home.left:
             self.check_open()
         name = message_name(type(command))
         return name, msgspec.Raw(payload.encode(command, name))
@@ -446,10 +449,13 @@ class Session:
         """Run one handler or event callback; `emit` sends its reply. What it raises goes to whoever sent the command."""
         try:
             value = job.call(job.value)
+            self.home.check(self.name)  # a handler that forked returns twice: the parent answers
             if job.kind != SEND:
                 packed = msgspec.Raw(payload.encode(value, "reply of ", self.name, " to ", job.name))
                 self._reply(job, wire.Return(job.id, packed), "ok", emit)
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
+            if self.home.left:
+                raise
             self._handler_errors += 1
             record = wire.error_record(error, traceback.format_exc())
             logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, record.message, exc_info=True)
@@ -462,7 +468,7 @@ class Session:
             self._done_bytes += job.size
             if job.line is None:
                 self._handled_bytes(job.size)
-            else:
+            elif not self.home.left:
                 self.lines.handled(job.line, job.size)
 
     def _reply(self, job: Job, reply: wire.Return | wire.Fail, outcome: str, emit: Callable[[bytes], None]) -> None:
@@ -495,11 +501,11 @@ class Session:
         )
 
     def close(self) -> None:
-        """Drop the queue, fail whoever waits, close the socket."""
+        """Drop the queue, fail whoever waits, close the socket. In a forked child it closes the copies, and says nothing."""
         self.inbox.clear()
         self.closed = True
         self.open = False
-        for pending in list(self.pending.values()):
+        for pending in () if self.home.left else list(self.pending.values()):
             self.finish(pending, ClosedError(f"the bus connection of {self.name} was closed"))
         self.lines.close()
         self.connection.close()

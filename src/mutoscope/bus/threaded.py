@@ -35,6 +35,7 @@ class ThreadedEndpoint:
 
     Whoever waits for an answer reads the socket itself, so that no other thread has to be scheduled first; a daemon thread
     reads when nobody waits. Event callbacks run in a second daemon thread, in order, and may make calls of their own.
+    A forked child cannot use it: it gets ScopeStateError, and its parent goes on.
 
     Parameters
     ----------
@@ -140,6 +141,7 @@ class ThreadedEndpoint:
 
     def subscribe(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Have `callback(event)` run in the dispatching thread for each event of this class; the last value comes at once."""
+        self._session.check_open()
         with self._sending:
             if self._dispatcher is None:
                 self._dispatcher = threading.Thread(target=self._dispatch, name=f"mutoscope-events-{self.name}", daemon=True)
@@ -155,6 +157,9 @@ class ThreadedEndpoint:
 
     def close(self, reason: str = "done") -> None:
         """Say goodbye, end the threads, close the socket; whoever still waits gets ClosedError. Twice is fine."""
+        if self._session.home.left:
+            self._session.close()
+            return
         with self._sending:
             if self._stop.is_set():
                 return
@@ -277,6 +282,7 @@ class ThreadedEndpoint:
 
     def _wait(self, done: Callable[[], bool], wake: threading.Lock, deadline: float) -> bool:
         """Return whether `done` came true before the deadline. `wake` is released by who finishes this, or hands over."""
+        self._session.home.check(self.name)
         with self._waiting_lock:
             self._waiting[wake] = None
         try:

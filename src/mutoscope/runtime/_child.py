@@ -44,6 +44,7 @@ class WorkerHost:
     def __init__(self, spec: ChildSpec, worker: Worker, status: Status) -> None:
         self.name = spec.worker.name
         self.worker = worker
+        self.pid = os.getpid()
         self.incarnation = spec.incarnation
         self.last_traceback = spec.last_traceback
         self.stopping = False
@@ -346,6 +347,9 @@ def main(payload_fd: int) -> int:
 def _crash(host: WorkerHost) -> int:
     error = sys.exception()
     text = traceback.format_exc()
+    if os.getpid() != host.pid:
+        sys.stderr.write(f"mutoscope: a forked child of worker {host.name} failed\n{text}")
+        return 70  # what can move is its parent's, and so is the bus
     again = bool(host.last_traceback) and processes.same_failure(text, host.last_traceback)
     sys.stderr.write(f"mutoscope: worker {host.name} failed" + (" again, the same error\n" if again else f"\n{text}"))
     try:
