@@ -88,3 +88,43 @@ def test_a_store_refuses_a_wrong_name(backend: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="a name is text, not int"):
             store.copy("a.tif", 3)  # type: ignore[arg-type]
         assert store.list_files() == ["a.tif"]
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tiff"])
+def test_a_slice_of_frames_is_a_stack_and_a_copy(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"run{suffix}"
+    frames = np.arange(7 * 4 * 5, dtype="uint16").reshape(7, 4, 5)
+    with storage.open_writer(path, shape=(4, 5), dtype="uint16") as writer:
+        for frame in frames:
+            writer.append(frame)
+    with storage.open_reader(path) as reader:
+        for wanted in (slice(None), slice(2, 5), slice(-2, None), slice(None, None, 3), slice(5, 100), slice(np.int64(1), 4)):
+            stack = reader[wanted]
+            assert stack.dtype == "uint16"
+            assert np.array_equal(stack, frames[wanted])
+            stack[:] = 0
+            assert np.array_equal(reader[wanted], frames[wanted]), "a copy"
+        assert reader[5:2].shape == (0, 4, 5)
+        assert np.array_equal(reader[np.int64(3)], frames[3])
+        with pytest.raises(ConfigError, match="a slice of frames goes forwards: its step is 1 or more, not -1"):
+            reader[::-1]
+        for wrong in ("a", 1.5, None, (0, 1)):
+            with pytest.raises(TypeError, match="frames are taken by number or slice, not by "):
+                reader[wrong]  # type: ignore[index]
+            with pytest.raises(TypeError, match="the id of a frame is a whole number, not "):
+                reader.frame(wrong)  # type: ignore[arg-type]
+        with pytest.raises(IndexError, match="frame 7 of 7"):
+            reader[7]
+
+
+def test_frames_of_two_forms_are_no_stack(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    for shape in ((4, 5), (2, 3)):
+        with storage.open_writer(path, shape=shape, dtype="uint16", resume=path.exists()) as writer:
+            for _ in range(3):
+                writer.append(np.ones(shape, "uint16"))
+    with storage.open_reader(path) as reader:
+        assert reader[0:3].shape == (3, 4, 5)
+        assert reader[3:].shape == (3, 2, 3)
+        with pytest.raises(ConfigError, match="frames 1 and 3 are not of one form, so they are no stack"):
+            reader[1:5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.model.errors import DatasetError
+from mutoscope.model.arguments import shown
+from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _layout, _nodes
 from mutoscope.storage._image_reader import ImageReader
 
@@ -144,10 +146,54 @@ class FrameStreamReader:
 
     # ------------------------------------------------------------------ pixels
 
-    def __getitem__(self, number: int) -> NDArray[Any]:
-        """Return a frame as a new array (y, x); `number` counts written frames, negative from the end."""
+    def __getitem__(self, number: int | slice) -> NDArray[Any]:
+        """Return a frame as a new array (y, x), or the frames of a slice as a new array (t, y, x).
+
+        Parameters
+        ----------
+        number : int or slice
+            Counts written frames, negative from the end. What a slice names is read into memory as a whole.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame; a slice takes those that there are.
+        TypeError
+            If it is neither. `frame` takes an id.
+        ConfigError
+            If a slice goes backwards, or over frames of different shapes or dtypes.
+        """
+        if isinstance(number, slice):
+            return self._stack(number)
+        if not hasattr(number, "__index__"):
+            raise TypeError(f"frames are taken by number or slice, not by {shown(number)}; frame(frame_id) takes an id")
+        return self._read(operator.index(number))
+
+    def _read(self, number: int) -> NDArray[Any]:
         image, place = self._locate(number)
         return self._images[image].read(place)
+
+    def _stack(self, wanted: slice) -> NDArray[Any]:
+        start, stop, step = wanted.indices(len(self))
+        if step < 0:
+            raise ConfigError(
+                f"a slice of frames goes forwards: its step is 1 or more, not {step}; turn the stack itself round"
+            )
+        numbers = range(start, stop, step)
+        if not numbers:
+            return np.empty((0, *self.shape), dtype=self.dtype)
+        first = self._read(numbers[0])
+        stack = np.empty((len(numbers), *first.shape), dtype=first.dtype)
+        stack[0] = first
+        for place, number in enumerate(numbers[1:], 1):
+            frame = self._read(number)
+            if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+                raise ConfigError(
+                    f"frames {numbers[0]} and {number} are not of one form, so they are no stack: "
+                    f"{first.shape} {first.dtype} and {frame.shape} {frame.dtype}"
+                )
+            stack[place] = frame
+        return stack
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for number in range(len(self)):
@@ -159,6 +205,8 @@ class FrameStreamReader:
 
     def number_of(self, frame_id: int) -> int:
         """Return the place of an id among the written frames; KeyError if it is not stored."""
+        if not hasattr(frame_id, "__index__"):
+            raise TypeError(f"the id of a frame is a whole number, not {shown(frame_id)}")
         if 0 < frame_id < 2**64:
             number = int(np.searchsorted(self._ids, np.uint64(frame_id)))
             if number < len(self) and int(self._ids[number]) == frame_id:

@@ -198,8 +198,7 @@ class OmeTiffReader(FrameStreamReader):
 
     # ------------------------------------------------------------------ pixels
 
-    def __getitem__(self, number: int) -> NDArray[Any]:
-        """Return a frame as a new array (y, x); `number` counts frames, negative from the end."""
+    def _read(self, number: int) -> NDArray[Any]:
         if self._closed:
             raise ClosedError(f"{self.path}: this reader is closed")
         position, page = self._at(number)
