@@ -51,8 +51,19 @@ def test_a_source_that_varies_is_stored_where_it_can_be(tmp_path: Path) -> None:
             source.push(np.zeros((10, 12), "complex64"))
         with pytest.raises(ConfigError, match="at least one pixel"):
             source.push(np.zeros((0, 12), "uint16"))
-        with pytest.raises(ValueError, match="bytes"):
+        larger = (
+            r"frames of at most 960 bytes \(20 x 24 px of uint16\), and this one, 200 x 240 px of uint16, has 96,000: declare"
+        )
+        with pytest.raises(ConfigError, match=larger):
             source.push(np.zeros((200, 240), "uint16"))
+        with pytest.raises(ConfigError, match=larger):
+            source.slot((200, 240))
+        with pytest.raises(ConfigError, match=r"20 x 24 px of uint32, has 1,920"):
+            source.push(np.zeros((20, 24), "uint32"))
+        with pytest.raises(ConfigError, match="bool, integer, float or complex, not object"):
+            source.push(np.zeros((2, 2), object))
+        with pytest.raises(ConfigError, match=r"a slot has a shape \(y, x\) and a NumPy type, not 3 and 'foo'"):
+            source.slot(3, "foo")  # type: ignore[arg-type]
     assert scope.ledger.stored == 2
     with ms.storage.open_reader(tmp_path / "run.ome.zarr") as reader:
         assert reader.images == (".", "detector.1")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mutoscope import storage
 from mutoscope.app.composition import SourceSettings
 from mutoscope.frames import FrameWriter
+from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError
 
 __all__ = ["Source"]
@@ -29,6 +30,8 @@ class Source:
         self._recorded = recorded
         self._shape = (int(settings.shape[0]), int(settings.shape[1]))
         self._dtype = np.dtype(settings.dtype)
+        self._most = self._shape[0] * self._shape[1] * self._dtype.itemsize
+        self._largest = f"{_by(self._shape)} px of {self._dtype}"
 
     def push(self, array: npt.NDArray[Any], **metadata: Any) -> int:
         """Copy a frame into the ring, once, and publish it; returns its ``frame_id``. See :meth:`FrameWriter.push`.
@@ -61,8 +64,11 @@ class Source:
         ConfigError
             A ValueError: the frame is not what the source declared. No ``frame_id`` is used.
         """
-        wanted = self._shape if shape is None else tuple(shape)
-        kind = self._dtype if dtype is None else np.dtype(dtype)
+        try:
+            wanted = self._shape if shape is None else tuple(shape)
+            kind = self._dtype if dtype is None else np.dtype(dtype)
+        except (TypeError, ValueError, SyntaxError):
+            raise ConfigError(f"a slot has a shape (y, x) and a NumPy type, not {shown(shape)} and {shown(dtype)}") from None
         if wanted != self._shape or kind != self._dtype:
             self._check(wanted, kind)
         return self._writer.slot(wanted, kind, **metadata)
@@ -72,13 +78,19 @@ class Source:
         if (shape, dtype) == (self._shape, self._dtype):
             return
         if not self._settings.varying:
-            declared = f"{_by(self._shape)} px of {self._dtype}"
             raise ConfigError(
-                f"source {self._name!r} was declared with frames of {declared}, and this one is {_by(shape)} px of {dtype}; "
-                "SourceSettings(…, varying=True) lets them change"
+                f"source {self._name!r} was declared with frames of {self._largest}, and this one is {_by(shape)} px of "
+                f"{dtype}; SourceSettings(…, varying=True) lets them change"
             )
         if len(shape) != 2 or min(shape) < 1:
             raise ConfigError(f"a frame has shape (y, x) with at least one pixel, not {shape}")
+        if dtype.kind not in "biufc":
+            raise ConfigError(f"the pixels of a frame are bool, integer, float or complex, not {dtype}")
+        if (size := shape[0] * shape[1] * dtype.itemsize) > self._most:
+            raise ConfigError(
+                f"source {self._name!r} was declared with frames of at most {self._most:,} bytes ({self._largest}), and this "
+                f"one, {_by(shape)} px of {dtype}, has {size:,}: declare the largest one in its SourceSettings"
+            )
         if self._recorded:
             storage.CameraLayout((shape[0], shape[1]), dtype).level()  # refuses what cannot be stored
         self._shape, self._dtype = (shape[0], shape[1]), dtype
