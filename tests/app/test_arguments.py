@@ -12,8 +12,20 @@ import mutoscope as ms
 from mutoscope.model.errors import ConfigError
 
 
+class Ask(ms.Command):
+    pass
+
+
+class Bell(ms.Event):
+    pass
+
+
 class Idler(ms.Worker):
     gain = 1.0
+
+    @ms.handles(Ask)
+    def ask(self, command: Ask) -> int:
+        return 7
 
 
 def camera() -> Any:
@@ -121,11 +133,19 @@ def test_what_is_meant_is_taken(tmp_path: Path) -> None:
             (lambda: scope.start_acquisition(3, cameras=[3]), "each of cameras is text, not 3"),
             (lambda: scope.wait_acquisition("a"), "timeout_s is a number, not 'a'"),
             (lambda: scope.wait("a"), "timeout_s is a number, not 'a'"),
+            (lambda: scope.request(Ask), r"give an instance: Ask\(\)"),
+            (lambda: scope.send(Ask), r"give an instance: Ask\(\)"),
+            (lambda: scope.broadcast(Ask), r"give an instance: Ask\(\)"),
+            (lambda: scope.publish(Bell), r"give an instance: Bell\(\)"),
+            (lambda: scope.request(Bell()), "Bell is an event: publish it"),
+            (lambda: scope.publish(Ask()), "Ask is a command: send or request it"),
+            (lambda: scope.subscribe(Bell(), print), r"is a subclass of mutoscope.Event, not Bell\(\)"),
+            (lambda: scope.subscribe(Bell, 3), "the callback of Bell is a function that takes the event, not 3"),
             (lambda: scope.stop(now="yes"), "now is True or False, not 'yes'"),
         ):
             with pytest.raises(ConfigError, match=words):
                 call()
-        assert scope.running
+        assert scope.request(Ask()) == 7
     assert ms.Scope(workers=ms.WorkerSettings(Idler)) is not None
 
 

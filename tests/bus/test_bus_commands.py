@@ -298,3 +298,25 @@ def test_commands_of_a_script_travel_with_its_worker_class(tmp_path) -> None:
 def test_importable_classes_travel_by_name() -> None:
     assert pickle.loads(bus.dumps(Derived)) is Derived
     assert pickle.loads(bus.dumps(SetThreshold(value=3.0))) == SetThreshold(value=3.0)
+
+
+def test_a_message_is_sent_as_an_instance() -> None:
+    class Bare(bus.Command):
+        pass
+
+    class Event(bus.Event):
+        level: int
+
+    bus.commands.check_instance(Bare(), bus.Command)
+    bus.commands.check_instance(Event(1), bus.Event)
+    for message, base, words in (
+        (Bare, bus.Command, r"Bare is a class of messages: give an instance: Bare\(\)"),
+        (SetThreshold, bus.Command, r"give an instance: SetThreshold\(value=…\)"),
+        (Event, bus.Event, r"give an instance: Event\(level=…\)"),
+        (Event(1), bus.Command, "Event is an event: publish it"),
+        (Bare(), bus.Event, "Bare is a command: send or request it"),
+        (3, bus.Command, "a command is an instance of a subclass of mutoscope.Command, not 3"),
+        (None, bus.Event, "an event is an instance of a subclass of mutoscope.Event, not None"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            bus.commands.check_instance(message, base)

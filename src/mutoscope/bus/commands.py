@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from mutoscope.bus import payload
+from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "HandlerTable",
     "Manifest",
     "SendSpec",
+    "check_instance",
     "collect_handlers",
     "handles",
     "identity",
@@ -98,6 +100,20 @@ def message_name(kind: type[Command] | type[Event]) -> str:
     if name is None or not isinstance(kind, _MessageType):
         raise ConfigError(f"{getattr(kind, '__name__', kind)!s} is not a subclass of Command or Event")
     return name
+
+
+def check_instance(message: object, base: type[Command] | type[Event]) -> None:
+    """Raise ConfigError unless `message` is an instance of `base`, :class:`Command` or :class:`Event`; says what to give."""
+    if isinstance(message, base):
+        return
+    what = "a command" if base is Command else "an event"
+    if isinstance(message, type) and issubclass(message, Command | Event):
+        fields = ", ".join(f"{each.name}=…" for each in msgspec.structs.fields(message) if each.required)
+        raise ConfigError(f"{message.__name__} is a class of messages: give an instance: {message.__name__}({fields})")
+    if isinstance(message, Command | Event):
+        said = "an event: publish it" if base is Command else "a command: send or request it"
+        raise ConfigError(f"{type(message).__name__} is {said}")
+    raise ConfigError(f"{what} is an instance of a subclass of mutoscope.{base.__name__}, not {shown(message)}")
 
 
 def identity(kind: type) -> str:

@@ -20,12 +20,23 @@ import msgspec
 import numpy as np
 
 from mutoscope.bus import payload, wire
-from mutoscope.bus.commands import Command, Event, Handler, HandlerTable, Manifest, collect_handlers, message_name, reply_type
+from mutoscope.bus.commands import (
+    Command,
+    Event,
+    Handler,
+    HandlerTable,
+    Manifest,
+    check_instance,
+    collect_handlers,
+    message_name,
+    reply_type,
+)
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import CreditAccount, Window
 from mutoscope.bus.forks import Home
 from mutoscope.bus.lines import InLine, Lines, OutLine
 from mutoscope.bus.wire import BROADCAST, NIL, SEND, MalformedError
+from mutoscope.model.arguments import shown
 from mutoscope.model.errors import (
     BadPayloadError,
     ClosedError,
@@ -186,6 +197,7 @@ class Session:
         """Return a command's name and content; raises unless calls are possible."""
         if not self.open or self.home.left:
             self.check_open()
+        check_instance(command, Command)
         name = message_name(type(command))
         return name, msgspec.Raw(payload.encode(command, name))
 
@@ -214,12 +226,17 @@ class Session:
     def event(self, event: Event) -> bytes:
         """Return the message that publishes an event."""
         self.check_open()
+        check_instance(event, Event)
         name = message_name(type(event))
         return wire.pack(wire.Publish(name, msgspec.Raw(payload.encode(event, name))))
 
     def subscription(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
         """Note a callback; ask the hub for the event unless it comes already, when the last value is replayed from here."""
         self.check_open()
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise ConfigError(f"what is subscribed to is a subclass of mutoscope.Event, not {shown(kind)}")
+        if not callable(callback):
+            raise ConfigError(f"the callback of {kind.__name__} is a function that takes the event, not {shown(callback)}")
         name = message_name(kind)
         payload.check_encodable(kind, name)
         callbacks = self._subscriptions.setdefault(name, [])
