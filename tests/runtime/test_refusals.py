@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import types
@@ -374,3 +375,14 @@ def test_what_needs_a_running_scope_says_so() -> None:
     scope.close()
     with pytest.raises(ScopeStateError, match="Idler is not running in a scope"):
         Idler().request(WhoAreYou())
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_nobody_foresaw_ends_the_start_in_one_sentence(resume: bool, tmp_path: Path) -> None:
+    scope = ms.Scope(camera=camera(), record=tmp_path / "run.ome.zarr", resume=resume, reserve_bytes=0)
+    scope._parts = dataclasses.replace(scope._parts, record=tmp_path / "a\0b.ome.zarr")  # past the check that refuses it
+    words = "cannot be started, for a reason that was not foreseen: ValueError: embedded null byte"
+    with pytest.raises(RuntimeError, match=words) as caught:
+        scope.start()
+    assert "\n" not in str(caught.value)
+    assert not scope.running

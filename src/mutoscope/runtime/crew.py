@@ -15,7 +15,7 @@ import msgspec
 from mutoscope.bus import Manifest
 from mutoscope.frames import Status, _os
 from mutoscope.model import errors
-from mutoscope.model.errors import MutoscopeError, PeerDiedError
+from mutoscope.model.errors import PeerDiedError
 from mutoscope.runtime import control, processes
 from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.members import Member
@@ -125,8 +125,8 @@ class Crew:
             try:
                 self._desk.hub.check_routes({name: self._manifests[name] for name in self.members})
                 self._owner.all_introduced()
-            except (MutoscopeError, OSError) as error:
-                self._owner.fail_start(error)
+            except Exception as error:  # noqa: BLE001 - the scope cannot start, and whoever waits for it is told
+                self._owner.fail_start(self._desk.foreseen(error))
                 return
             for each in self:
                 self._set_up(each)

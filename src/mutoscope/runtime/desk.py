@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import selectors
+import traceback
 
 from mutoscope.bus import Hub
+from mutoscope.model.errors import MutoscopeError
 from mutoscope.runtime import control
 from mutoscope.runtime.journal import Journal
 
@@ -35,6 +37,14 @@ class Desk:
             return
         self.problems.append(text)
         self.note(logging.ERROR, text)
+
+    def foreseen(self, error: Exception) -> Exception:
+        """Return an error that is one sentence; of one that nobody foresaw its name and words, and the log has the rest."""
+        if isinstance(error, MutoscopeError | OSError):
+            return error
+        self.note(logging.DEBUG, "".join(traceback.format_exception(error)).rstrip())
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return RuntimeError(f"the scope cannot be started, for a reason that was not foreseen: {words}")
 
     def close(self) -> None:
         """Close the bus and the journal."""

@@ -192,8 +192,8 @@ class Supervisor:
                 self.streams[name] = Stream(stream, first_ids.get(name, 1))
                 self.selector.register(self.streams[name].ring.bell, selectors.EVENT_READ, self.streams[name].rung)
                 self.desk.note(logging.INFO, f"{name}: ring of {stream.slots} × {stream.slot_bytes:,} bytes")
-        except (MutoscopeError, OSError) as error:
-            self.fail_start(error)
+        except Exception as error:  # noqa: BLE001 - the top of the process: whoever waits for the start is told
+            self.fail_start(self.desk.foreseen(error))
 
     def _check_memory(self) -> None:
         need, available = sum(stream.slots * stream.slot_bytes for stream in self.spec.streams), _os.available_memory()
