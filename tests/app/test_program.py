@@ -32,6 +32,7 @@ def test_its_scope_is_summarized(tmp_path: Path) -> None:
 
 def test_options_after_its_name_are_its_own(tmp_path: Path) -> None:
     text = "import sys\nprint(sys.argv, __name__, sys.path[0])\n"
+    text += "import signal\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     done = mutoscope(tmp_path, "run", program(tmp_path, text), "--headless", "-n", "5", "--", "--json")
     assert done.code == 0, done.describe()
     assert done.stdout.strip() == f"['scope.py', '--headless', '-n', '5', '--', '--json'] __main__ {tmp_path}"
@@ -74,3 +75,45 @@ def test_a_scope_that_it_forgot_to_close_is_closed(tmp_path: Path) -> None:
 def test_a_program_without_a_scope_has_no_summary(tmp_path: Path) -> None:
     done = mutoscope(tmp_path, "run", "--json", program(tmp_path, "print('hello')\n"))
     assert done.stdout.splitlines() == ["hello", "null"]
+
+
+EVENT = """
+import mutoscope as ms
+
+class Found(ms.Event):
+    peak: int
+
+class Watcher(ms.Worker):
+    @ms.handles(Found)
+    def found(self, event):
+        pass
+"""
+
+
+def test_what_was_asked_for_in_vain_is_told_with_its_line(tmp_path: Path) -> None:
+    done = mutoscope(tmp_path, "run", program(tmp_path, EVENT))
+    assert done.code == 2, done.describe()
+    first, *_, last = done.stderr.splitlines()
+    assert first == '  File "scope.py", line 7, in <module>'
+    assert last.startswith("mutoscope: handles() takes commands, and Found is an Event: say self.subscribe(Found, callback)")
+    assert "in Watcher" in done.stderr
+    assert "mutoscope/" not in done.stderr
+
+
+def test_a_workers_error_is_told_with_its_line_too(tmp_path: Path) -> None:
+    text = EVENT.replace(
+        "    @ms.handles(Found)\n    def found(self, event):\n        pass", "    def setup(self):\n        self.reader('left')"
+    )
+    text += "\nif __name__ == '__main__':\n    with ms.Scope(workers=[Watcher]):\n        pass\n"
+    done = mutoscope(tmp_path, "run", program(tmp_path, text))
+    assert done.code == 2, done.describe()
+    assert "line 9, in setup" in done.stderr, done.describe()
+    assert "line 12, in <module>" in done.stderr, done.describe()
+    assert "mutoscope/" not in done.stderr, done.describe()
+
+
+def test_a_syntax_error_is_that_of_the_program_alone(tmp_path: Path) -> None:
+    done = mutoscope(tmp_path, "run", program(tmp_path, "x = 1 +\n"))
+    assert done.code == 1
+    assert done.stderr.splitlines()[0] == '  File "scope.py", line 1', done.describe()
+    assert "SyntaxError" in done.stderr

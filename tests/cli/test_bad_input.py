@@ -188,6 +188,11 @@ def test_bad_input_is_one_sentence(folder: Path, line: str, expected: list[str])
     assert done.code == 2, done.describe()
     assert "Traceback" not in done.stdout + done.stderr, done.describe()
     sentences = done.stderr.splitlines()
+    if line.endswith(".py") and line != "run nothing.py":
+        where, sentences = sentences[:-1], sentences[-1:]
+        assert where, "it says where in the program"
+        assert all(text.startswith(("    ", '  File "')) for text in where), done.describe()
+        assert all(line.split()[1] in text for text in where if "File" in text), done.describe()
     assert len(sentences) == 1, done.describe()
     assert sentences[0].startswith("mutoscope: "), done.describe()
     for words in expected:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import runpy
 import sys
 import traceback
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from mutoscope.app.scope import Scope
 
 __all__ = ["ProgramOutcome", "run_program"]
+
+_FRAME = re.compile(r'^  File "[^\n]*", line [0-9]+[^\n]*\n(?:    [^\n]*\n)*', re.MULTILINE)
+_NOT_THEIRS = re.compile(
+    rf'  File "(<frozen |{re.escape(str(Path(__file__).parents[1]))}/|{re.escape(os.path.dirname(os.__file__))}/[a-z_]+[./])'
+)
+"""A frame of Mutoscope or of Python's own library."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay
     ------
     MutoscopeError
         If there is no such program, or if it asked for what cannot be: one of those that :func:`exit_code_of` answers with 2.
+        Where in the program is on stderr then.
     """
     if not script.is_file():
         raise DatasetNotFoundError(f"there is no program {script}")
@@ -100,6 +109,7 @@ def _run(script: Path) -> int:
     except KeyboardInterrupt:
         return 130
     except MutoscopeError as error:
+        sys.stderr.write(_own_frames(error, script))
         if exit_code_of(error) == IMPOSSIBLE:
             raise
         sys.stderr.write(f"{script}: {type(error).__name__}: {error}\n")
@@ -111,8 +121,16 @@ def _run(script: Path) -> int:
 
 
 def _from_script_on(trace: TracebackType | None, script: Path) -> TracebackType | None:
-    """Leave out the frames above the program's first."""
+    """Leave out the frames above the program's first: all of them, if it did not begin to run."""
     found = trace
     while found is not None and found.tb_frame.f_code.co_filename != str(script):
         found = found.tb_next
-    return found or trace
+    return found
+
+
+def _own_frames(error: MutoscopeError, script: Path) -> str:
+    """Return where in the program, and in its workers, an error of ours comes from, as a traceback would say it."""
+    lines = traceback.format_tb(_from_script_on(error.__traceback__, script))
+    if error.remote_traceback is not None:
+        lines += _FRAME.findall(error.remote_traceback)
+    return "".join(line for line in dict.fromkeys(lines) if not _NOT_THEIRS.match(line))

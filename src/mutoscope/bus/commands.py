@@ -183,6 +183,11 @@ def handles(
     if delivery not in _DELIVERIES:
         raise ConfigError(f"delivery is {delivery!r}, it must be one of {', '.join(_DELIVERIES)}")
     for kind in (command, *more):
+        if isinstance(kind, type) and issubclass(kind, Event):
+            name = kind.__name__
+            raise ConfigError(
+                f"handles() takes commands, and {name} is an Event: say self.subscribe({name}, callback) in setup()"
+            )
         if not (isinstance(kind, type) and issubclass(kind, Command)):
             raise ConfigError(f"handles() takes subclasses of Command, got {kind!r}")
         message_name(kind)
