@@ -175,3 +175,37 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     done = run(tmp_path, "bash", "-c", f"{shlex.join(MUTOSCOPE)} doctor | true; echo ${{PIPESTATUS[0]}}")
     assert done.stdout.strip() in ("0", "141"), done.describe()
     assert "Traceback" not in done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+from mutoscope.cli import main
+sys.meta_path.insert(0, Finder())
+sys.exit(main(["demo", "--frames", "5", "--headless"]))
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mutoscope.cli._top",
+        "cyclopts",
+        "mutoscope.app.demo",
+        "numpy",
+        "numpy._core._multiarray_umath",
+        "numpy.linalg",
+        "msgspec",
+    ],
+)
+def test_ctrl_c_while_a_command_is_being_loaded_is_one_line(tmp_path: Path, module: str) -> None:
+    done = run(tmp_path, sys.executable, "-c", INTERRUPTED, module)
+    assert done.code == 130, done.describe()
+    assert done.stderr == "mutoscope: interrupted\n", done.describe()
+    assert not list(tmp_path.iterdir())

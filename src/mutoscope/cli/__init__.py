@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 
 __all__ = ["main"]
+
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +27,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 something failed on the way (named in the summary), 2 what was asked for cannot be (one
         sentence on stderr), 130 interrupted.
     """
-    from mutoscope.cli._top import run_command
+    interrupted = False
 
-    return run_command(sys.argv[1:] if arguments is None else list(arguments))
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    former = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread() and former is signal.default_int_handler
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, interrupt)
+        from mutoscope.cli._top import run_command
+
+        return run_command(sys.argv[1:] if arguments is None else list(arguments))
+    except BaseException as error:  # an interrupted import may end in any error
+        if not (interrupted or isinstance(error, KeyboardInterrupt)):
+            raise
+        print("mutoscope: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, former)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json as jsonlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -136,6 +137,8 @@ def run(
     from mutoscope.app.program import run_program
 
     display = _display(f"mutoscope run {script.name}", headless, None, None)
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python starts a program: asyncio looks for it
     outcome = run_program(script, arguments, display=display)
     if outcome.summary is not None:
         _finish(outcome.summary, json)

@@ -13,8 +13,6 @@ from mutoscope.app.exit_codes import IMPOSSIBLE, exit_code_of
 from mutoscope.cli._commands import app
 from mutoscope.model.errors import MutoscopeError
 
-INTERRUPTED = 130
-
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code of the process."""
@@ -34,8 +32,6 @@ def run_command(arguments: Sequence[str]) -> int:
         return _say(str(error) if code == IMPOSSIBLE else f"{type(error).__name__}: {error}", code)
     except OSError as error:
         return _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", exit_code_of(error))
-    except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
 
 
 def _fill_standard_streams() -> None:
