@@ -254,6 +254,20 @@ def test_resuming_continues_ids_and_ledger(tmp_path: Path) -> None:
     assert check_data_set(path, camera(), acknowledged=30) == []
 
 
+@pytest.mark.parametrize("last", [2**62, 2**63 - 2, 2**64 - 1])
+def test_resuming_after_the_last_possible_id_is_refused(last: int, tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:
+        scope.acquire(frames=10)
+    with open(path / "frames/frame_id/c/0", "r+b") as file:
+        file.seek(9 * 8)
+        file.write(last.to_bytes(8, "little"))
+    scope = ms.Scope(camera=camera(), record=path, resume=True, reserve_bytes=0)
+    with pytest.raises(ConfigError, match=f"cannot be resumed: the last frame_id of 'camera' is {last}, and ids end at"):
+        scope.start()
+    assert storage.info(path)["frames"] == 10
+
+
 def test_resuming_what_does_not_exist_yet_begins_it(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
     with ms.Scope(camera=camera(), record=path, resume=True, reserve_bytes=0) as scope:

@@ -172,6 +172,21 @@ def test_ids_must_increase_and_metadata_fit(tmp_path: Path, wrong: dict[str, int
     assert_exact(path, [5, 6])
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_ids_end_where_all_that_comes_after_them_still_fits(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    layout = storage.CameraLayout((24, 40), "uint16", compression=compression)
+    with storage.open_image_writer(storage.create_recording(path, {"camera": layout}), "camera") as writer:
+        writer.append(frame_of(1), frame_id=2**62)
+        for more in ({}, {"frame_id": 2**62 + 1}, {"frame_id": 2**64 - 1}):
+            with pytest.raises(ConfigError, match=r"frame_id \d+ is too large: ids end at 2\*\*62"):
+                writer.append(frame_of(2), **more)
+    with pytest.raises(ConfigError, match="the last frame_id of 'camera' is 4611686018427387904, and ids end"):
+        storage.create_recording(path, {"camera": layout}, resume=True)
+    with storage.open_reader(path) as reader:
+        assert reader.frame_ids.tolist() == [2**62]
+
+
 def test_a_second_writer_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
     first = storage.open_writer(path, shape=(24, 40), dtype="uint16")

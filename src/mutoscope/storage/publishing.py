@@ -37,6 +37,7 @@ from mutoscope.storage.writer import (
     FrameStreamWriter,
     Receipt,
     _pack_plane,
+    _unfit,
 )
 
 __all__ = ["DeferredReceipt", "PublishingWriter"]
@@ -186,8 +187,8 @@ class PublishingWriter(FrameStreamWriter):
         try:
             if frame_id is None:
                 frame_id = self._last + 1
-            elif not self._last < frame_id <= _MAX_ID:
-                raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {self._last}, the last one appended")
+            if not self._last < frame_id <= _MAX_ID:
+                raise ConfigError(f"{self.path}: {_unfit(frame_id, self._last)}")
             try:
                 record = _RECORD.pack(tick, monotonic_ns, utc_ns, exposure_ms, frame_id)
                 plane = None if index is None else _pack_plane(index)

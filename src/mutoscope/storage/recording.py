@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, ScopeStateError
 from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _replace, _seal
-from mutoscope.storage.writer import Durability, FrameStreamWriter
+from mutoscope.storage.writer import _MAX_ID, Durability, FrameStreamWriter
 
 __all__ = ["CameraLayout", "Recording", "create_recording", "open_image_writer", "write_attributes"]
 
@@ -285,6 +285,30 @@ def create_recording(
     return dataclasses.replace(find_recording(root), replaced=kept)
 
 
+def check_place(path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False) -> None:
+    """Raise what `create_recording` would raise of what stands at a path; nothing is changed.
+
+    Parameters
+    ----------
+    path, overwrite, resume
+        As there.
+
+    Raises
+    ------
+    DatasetExistsError, ConfigError, DatasetError
+        As there.
+    """
+    root = Path(path).absolute()
+    if not os.path.lexists(root) or _replace.is_empty_folder(root):
+        return
+    if resume:
+        find_recording(root)
+    elif overwrite:
+        _replace.check_replaceable(root)
+    else:
+        raise DatasetExistsError(f"{root} exists already: choose another name, or say overwrite or resume")
+
+
 def _image_attributes(camera: str, segment: int, layout: CameraLayout, level: _layout.Level) -> dict[str, Any]:
     return {
         "camera": camera,
@@ -322,6 +346,9 @@ def _resume(
 
     recover(root)
     recording = find_recording(root)
+    for name in cameras:
+        if (last := recording.last_frame_id(name)) >= _MAX_ID:
+            raise ConfigError(f"{root}: cannot be resumed: the last frame_id of {name!r} is {last}, and ids end at 2**62")
     staging = _staging(recording)
     own = _own_attributes(root)
     earlier = {key: own[key] for key in own if key in ("ledger", "settings", *extra)}

@@ -27,7 +27,8 @@ __all__ = ["Durability", "FrameStreamWriter", "Receipt", "WriterStatistics"]
 
 Durability = Literal["process", "power"]
 _ROWS = _layout.RECORDS_PER_CHUNK
-_MAX_ID = 2**64 - 1
+_MAX_ID = 2**62
+"""So that what comes after it fits into a signed word of 64 bits too; at 1 MHz it is reached after 146,000 years."""
 _NAN = math.nan
 _RECORD = struct.Struct("<QqqdQ")  # tick, monotonic_ns, utc_ns, exposure_ms, frame_id: 8 bytes each
 _PLANE = struct.Struct("<4i")
@@ -48,6 +49,13 @@ def _pack_plane(index: Any) -> bytes | None:
 
 
 _UNKNOWN_PLANE = _PLANE.pack(-1, -1, -1, -1)
+
+
+def _unfit(frame_id: int, last: int) -> str:
+    """Say what is wrong with an id, `last` being the one before."""
+    if frame_id > _MAX_ID:
+        return f"frame_id {frame_id} is too large: ids end at 2**62"
+    return f"frame_id {frame_id} does not follow {last}, the last one"
 
 
 def check_durability(durability: str) -> None:
@@ -297,8 +305,8 @@ class FrameStreamWriter:
         last = self._last
         if frame_id is None:
             frame_id = last + 1
-        elif not last < frame_id <= _MAX_ID:
-            raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
+        if not last < frame_id <= _MAX_ID:
+            raise ConfigError(f"{self.path}: {_unfit(frame_id, last)}")
         syncer = self._syncer
         failure = self._behind.error or (None if syncer is None else syncer.error)
         if failure is not None:
