@@ -12,12 +12,17 @@ from pathlib import Path
 
 import pytest
 
+import shared_memory
+
 EXTERNAL = "MUTOSCOPE_TEST_DATA"
 ZARR_THREADS = 2
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: the programs that tests interrupt would inherit that they ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+shared_memory.mark()
 
 
 def _own_memfds() -> list[str]:
@@ -65,9 +70,9 @@ def _until_settled(check, deadline_s: float = 5.0):  # type: ignore[no-untyped-d
 
 @pytest.fixture(autouse=True)
 def leak_gate(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves segments, descriptors, children, threads or ``/dev/shm`` entries behind."""
+    """Fail a test that leaves segments, descriptors, children, threads or ``/dev/shm`` entries of its own behind."""
     memfds, fds, children, threads = _own_memfds(), _open_fds(), _children(), _threads()
-    shm = set(os.listdir("/dev/shm"))
+    shm = shared_memory.entries()
     yield
     if request.node.get_closest_marker("leaks_elsewhere"):
         return
@@ -76,7 +81,7 @@ def leak_gate(request: pytest.FixtureRequest) -> Iterator[None]:
         "file descriptors": lambda: max(0, _open_fds() - fds - 2),
         "child processes": lambda: sorted(_children() - children),
         "threads": lambda: sorted(_threads() - threads),
-        "/dev/shm entries": lambda: sorted(name for name in set(os.listdir("/dev/shm")) - shm),
+        "/dev/shm entries": lambda: shared_memory.ours(shared_memory.entries() - shm),
     }
     left = {what: found for what, check in problems.items() if (found := _until_settled(check))}
     assert not left, f"left behind: {left}"
