@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import camera, until
+from lab import camera, status_of, until
 
 import mutoscope as ms
 from mutoscope import storage
@@ -110,6 +112,29 @@ def test_a_compressed_data_set_that_is_moved_or_deleted_leaves_no_ghost(
         with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:
             scope.acquire(frames=5)
         assert scope.ledger.stored == 5
+
+
+@pytest.mark.parametrize("harm", [rename, delete])
+def test_a_recorder_that_is_killed_after_it_is_not_started_in_vain(harm: Callable[[Path], Path | None], tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:
+        scope.start_acquisition()
+        until(lambda: scope.ledger.stored > 40)
+        recorder = status_of(scope, "recorder").pid
+        os.kill(recorder, signal.SIGSTOP)  # it does not notice by itself
+        moved = harm(path)
+        os.kill(recorder, signal.SIGKILL)
+        assert scope.wait(NOTICED_S)
+    assert scope.result is not None
+    what = f"moved to {moved}" if moved is not None else "deleted"
+    assert scope.result.errors == [f"the data set {path} was {what} while it was recorded"]
+    assert scope.result.exit_reason == "dataset_lost"
+    assert scope.ledger.restarts == {}
+    assert scope.ledger.exact, scope.ledger.problems
+    assert scope.ledger.pending == 0
+    if moved is not None:
+        assert storage.open_images(moved) == []
+        assert check_data_set(moved, camera(), acknowledged=scope.ledger.stored) == []
 
 
 def test_an_idle_scope_notices_it_too(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ class Owner(Protocol):
     def member_lost(self, member: Member, what: str) -> None:
         """A worker has died and will not come back."""
 
+    def in_vain(self, member: Member) -> bool:
+        """Whether a worker that died would only die again, whatever its policy allows."""
+
     def stalled(self, member: Member, now: float) -> tuple[float, int]:
         """For how many seconds a worker has held a camera without doing anything, and how many frames it is behind."""
 
@@ -208,7 +211,8 @@ class Crew:
         orderly = status == 0 and (member.state == "stopping" or phase not in ("starting", "running"))
         orderly = orderly or (member.state == "stopping" and not member.was_set_up)  # told to end before it was ready
         restart_at = None
-        if not orderly and not member.given_up and (phase in ("starting", "running") or self._still_needed(member, phase)):
+        needed = phase in ("starting", "running") or self._still_needed(member, phase)
+        if not orderly and not member.given_up and needed and not self._owner.in_vain(member):
             restart_at = member.deaths.next_restart(time.monotonic(), up_s)
         member.up_since = None
         self._owner.member_died(member, restart_at is not None)

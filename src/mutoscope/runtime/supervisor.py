@@ -285,6 +285,10 @@ class Supervisor:
         self.tables.worker_died(member.name, restarts=restarts)
         self.acquisitions.member_died(member)
 
+    def in_vain(self, member: Member) -> bool:
+        """Whether a recorder died whose data set is not where it was: no other would find it."""
+        return member.spec.kind == "recorder" and bool(self.dataset.loss())
+
     def member_lost(self, member: Member, what: str) -> None:
         """A worker will not come back."""
         self.acquisitions.member_lost(member, what)
