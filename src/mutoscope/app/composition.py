@@ -22,12 +22,14 @@ from mutoscope.cameras.driver import Camera
 from mutoscope.cameras.worker import CameraWorker, describe
 from mutoscope.frames import _os
 from mutoscope.model.arguments import flag, mapping, path, shown, text
-from mutoscope.model.errors import ConfigError, DatasetExistsError, DatasetNotFoundError
+from mutoscope.model.errors import ConfigError, DatasetNotFoundError
 from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
 from mutoscope.recording.recorder import RecorderWorker
 from mutoscope.runtime import Restart, Worker, WorkerSettings
 from mutoscope.runtime.payload import pack
 from mutoscope.runtime.spec import RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
+from mutoscope.storage._layout import check_camera_name
+from mutoscope.storage.recording import check_place
 
 __all__ = ["MIN_SLOTS", "Parts", "SourceSettings", "given_environment", "given_record", "given_workers"]
 
@@ -127,6 +129,7 @@ class Parts:
         for name in (*self.cameras, *self.sources):
             if not (isinstance(name, str) and name):
                 raise ConfigError(f"the name of a camera is text, not {name!r}")
+            check_camera_name(name)
         for name, camera in self.cameras.items():
             if not isinstance(camera, Camera):
                 raise ConfigError(f"camera {name!r} is {shown(camera)}, not a mutoscope.cameras.Camera")
@@ -218,13 +221,12 @@ class Parts:
         path = (_default_path() if isinstance(self.record, bool) else self.record).absolute()
         if not path.name.endswith(".zarr"):
             raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
-        if os.path.lexists(path) and not (self.overwrite or self.resume):
-            raise DatasetExistsError(f"{path} exists already: choose another name, or say overwrite or resume")
         for parent in path.parents:
             if parent.is_dir():
                 break
             if parent.exists():
                 raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
+        check_place(path, overwrite=self.overwrite, resume=self.resume)
         folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
         return RecordSpec(
             path=str(path),

@@ -46,8 +46,8 @@ class Desk:
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return RuntimeError(f"the scope cannot be started, for a reason that was not foreseen: {words}")
 
-    def close(self) -> None:
-        """Close the bus and the journal."""
+    def close(self, *, undo: bool = False) -> None:
+        """Close the bus and the journal; `undo`: nothing was run, so a folder that was made for it goes."""
         self.hub.close()
-        self.journal.close()
+        self.journal.close(undo=undo)
         self.selector.close()

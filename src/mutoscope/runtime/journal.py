@@ -47,9 +47,11 @@ class Journal:
         self._audit: TextIO | None = None
         self._dead: str | None = None
         self._suffix = ""
+        self._made: list[Path] = []
         if self.folder is None:
             return
         try:
+            self._made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._open("lock")
             if not _os.lock_file(self._lock.fileno()):
@@ -143,9 +145,11 @@ class Journal:
         # The journal must never end a run: what could not be written is remembered and said in the final report.
         self._dead = f"{self.folder}: {error.strerror or error}"
 
-    def close(self) -> None:
-        """Close the files and give the lock back."""
-        if self._suffix and self.folder is not None and self._lock is not None:
+    def close(self, *, undo: bool = False) -> None:
+        """Close the files and give the lock back; `undo`: delete them, and the folder, if this object has made it."""
+        if undo and self.folder in self._made and self._lock is not None:
+            self._undo()
+        elif self._suffix and self.folder is not None and self._lock is not None:
             self._leave()
         for file in (self._log, self._audit, self._lock):
             if file is not None:
@@ -154,6 +158,17 @@ class Journal:
                 except OSError as error:
                     self._failed(error)
         self._log = self._audit = self._lock = None
+
+    def _undo(self) -> None:
+        """Delete what was made, of folders those that are empty then."""
+        assert self.folder is not None
+        for name in (*WRITTEN, "lock"):
+            (self.folder / name).unlink(missing_ok=True)
+        for place in self._made:
+            try:
+                place.rmdir()
+            except OSError:  # somebody else has put something there
+                break
 
     def _leave(self) -> None:
         """The start failed: the earlier run's files stay, beside the log of this one."""

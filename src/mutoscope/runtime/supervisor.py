@@ -85,6 +85,7 @@ class Supervisor:
         self.start_failure: BaseException | None = None
         self.awaiting_start: Deferred | None = None
         self.start_told = False
+        self.prepared = False
         self.phase_deadline = time.monotonic() + spec.setup_timeout_s
         self.linger_until = 0.0
         self.program_pid = os.getppid()
@@ -207,6 +208,7 @@ class Supervisor:
         """Every worker is known and fits: now the data set is made."""
         if not self.dataset.made:
             self.dataset.create()
+        self.prepared = True
         if not self.crew.members:
             self._started()
 
@@ -429,8 +431,9 @@ class Supervisor:
         for stream in self.streams.values():
             stream.close()
         self.tables.close()
+        refused = isinstance(self.start_failure, MutoscopeError | OSError) and not self.prepared
         self.dataset.close()
-        self.desk.close()
+        self.desk.close(undo=refused)
         if self.program_pidfd >= 0:
             os.close(self.program_pidfd)
         os.close(self.wake_read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -304,7 +305,8 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool = False, resume
     if resume:
         find_recording(root)
     elif overwrite:
-        _replace.check_replaceable(root)
+        with contextlib.suppress(ScopeStateError):  # whether somebody still writes is asked when it is replaced
+            _replace.check_replaceable(root)
     else:
         raise DatasetExistsError(f"{root} exists already: choose another name, or say overwrite or resume")
 
