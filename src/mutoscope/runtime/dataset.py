@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 from mutoscope import storage
 from mutoscope.model.errors import MutoscopeError
@@ -11,6 +12,15 @@ from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.spec import ScopeSpec
 
 __all__ = ["DataSet"]
+
+
+OWN_FOLDER = "mutoscope-data"
+"""Where data sets without a name go: nobody mistypes it."""
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Return the folders above `path` that are yet to be made, the highest first."""
+    return [folder for folder in path.parents if not os.path.lexists(folder)][::-1]
 
 
 class DataSet:
@@ -30,6 +40,7 @@ class DataSet:
         self._recording: storage.Recording | None = None
         self._folder_fd = -1
         self._started = False
+        self._missing = missing_folders(Path(spec.record.path)) if spec.record is not None else []
 
     def create(self) -> dict[str, int]:
         """Make it; returns the first ``frame_id`` of each camera (after the last stored one when resuming)."""
@@ -56,10 +67,23 @@ class DataSet:
             attributes={"scope": self._spec.name, "settings": {**self._spec.settings, "cameras": settings}},
             keep_replaced=True,
         )
+        self._tell_place(Path(record.path))
         self._folder_fd = os.open(record.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for folder in recording.left_over:
             self._desk.note(logging.WARNING, f"{folder} was replaced by a run that was killed at its start: keep or delete it")
         return {name: recording.last_frame_id(name) + 1 for name in layouts}
+
+    def _tell_place(self, path: Path) -> None:
+        """Say on which disk the data set is; warn where several folders had to be made: perhaps a disk is not there."""
+        disk = next((place for place in path.parents if os.path.ismount(place)), path)
+        room = f"on the disk mounted at {disk}, where {storage.free_bytes(path):,} bytes are free"
+        self._desk.note(logging.INFO, f"{path} is {room}")
+        if len(self._missing) > 1 and self._missing[0].name != OWN_FOLDER:
+            self._desk.note(
+                logging.WARNING,
+                f"made the folders {', '.join(map(str, self._missing))}, which were missing, {room}: if one of them was to be "
+                "a disk, it is not mounted, or its name is another",
+            )
 
     def started(self) -> None:
         """The scope runs: what was replaced is not needed any longer."""
