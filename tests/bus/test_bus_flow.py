@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import socket
 import threading
 import time
+from collections.abc import Iterable
 
 import bus_support as support
+import msgspec
 import pytest
 from bus_support import Blob, Echo, EndpointThread, HubThread, Shared, Tick, Ticks, Worker, until
 
 from mutoscope import bus
+from mutoscope.bus import wire
 from mutoscope.bus.flow import CreditAccount, Window
+from mutoscope.bus.last import LastValues
 from mutoscope.model.errors import CommandTimeoutError
 
 MIB = 1024 * 1024
@@ -197,4 +204,97 @@ def test_a_callback_may_call(hub: HubThread) -> None:
             program.publish(Shared(n=n))
             assert program.request(Ticks()) == (0, True)
         until(lambda: answers == [5, *range(100)])
+    thread.close()
+
+
+# -- processes that keep to no window
+
+
+def raw(hub: HubThread, name: str = "vandal", inbox_bytes: int = 1000) -> socket.socket:
+    """A process that says what the test wants."""
+    sock = hub.connect(name)
+    sock.sendall(wire.pack(wire.hello(name, inbox_bytes, bus.Manifest())))
+    until(lambda: name in hub.hellos)
+    return sock
+
+
+def flood(hub: HubThread, sock: socket.socket, messages: Iterable[wire.Call | wire.Publish | wire.Subscribe]) -> int:
+    """Send until the hub closes the stream; returns how many messages it may have taken."""
+    count = 0
+    sock.settimeout(support.DEADLINE_S)
+    try:
+        for message in messages:
+            sock.sendall(wire.pack(message))
+            count += 1
+    except ConnectionError:
+        until(lambda: "vandal" in hub.lost)
+        return count
+    raise AssertionError(f"the hub took {count} messages")
+
+
+def test_a_process_that_sends_beyond_its_window_is_cut_off_and_nobody_else(hub: HubThread, no_lines: None) -> None:
+    thread = EndpointThread(hub, "slow", Worker("slow"), inbox_bytes=MIB)
+    other = EndpointThread(hub, "other", Worker("other"))
+    content = msgspec.Raw(msgspec.msgpack.encode({"data": bytes(MIB)}))
+    with hub.client() as program, raw(hub) as vandal:
+        thread.pause()
+        calls = (wire.Call(n, wire.SEND, "Blob", "slow", 60.0, content) for n in range(1, 400))
+        assert flood(hub, vandal, calls) < 20
+        assert "beyond its window of 8,388,608" in hub.lost["vandal"]
+        assert hub.do(hub.hub.statistics)["slow"].held_bytes_peak < 12 * MIB
+        assert program.request(Echo(value=1), to="other", timeout_s=5.0) == 1
+        thread.paused.clear()
+        assert program.request(Echo(value=1), to="slow", timeout_s=5.0) == 1
+    other.close()
+    thread.close()
+
+
+@pytest.mark.parametrize("kind", [wire.Publish, wire.Subscribe, wire.Call])
+def test_endless_names_are_refused(hub: HubThread, kind: type) -> None:
+    name = "x" * MIB
+    message = {
+        wire.Publish: wire.Publish(name, wire.NIL),
+        wire.Subscribe: wire.Subscribe(name),
+        wire.Call: wire.Call(1, wire.SEND, name, None, 1.0, wire.NIL),
+    }[kind]
+    with raw(hub) as vandal:
+        assert flood(hub, vandal, itertools.repeat(message, 300)) < 10
+    assert "names a command or an event with 1,048,576 characters" in hub.lost["vandal"]
+
+
+def test_a_process_may_not_subscribe_to_everything_one_can_think_of(hub: HubThread) -> None:
+    with raw(hub) as vandal:
+        flood(hub, vandal, (wire.Subscribe(f"event {n}") for n in range(300_000)))
+    assert "it subscribes to more than 4096 events" in hub.lost["vandal"]
+
+
+def test_what_is_kept_of_events_is_bounded_and_the_rest_still_arrives(hub: HubThread, caplog: pytest.LogCaptureFixture) -> None:
+    values = LastValues(max_events=3, max_bytes=100)
+    kept = [values.keep(f"event {n}", "vandal", msgspec.Raw(bytes(10))) for n in range(5)]
+    assert kept == [True, True, True, False, False]
+    assert values.keep("event 0", "vandal", msgspec.Raw(bytes(80)))
+    assert not values.keep("event 1", "vandal", msgspec.Raw(bytes(50)))
+    assert values.get("event 1") is None  # rather than one that is not the last
+    assert values.keep("event 1", "vandal", msgspec.Raw(bytes(5)))
+    assert caplog.text.count("is not kept for later subscribers") == 1
+    hub.do(lambda: setattr(hub.hub, "_latest", LastValues(max_events=0)))
+    heard = threading.Event()
+    with hub.client("hears") as hears, hub.client("says") as says:
+        hears.subscribe(Shared, lambda event: heard.set())
+        until(lambda: (says.publish(Shared(n=1)), heard.wait(0.01))[1])
+
+
+def test_who_does_not_read_what_it_asks_for_is_cut_off(hub: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mutoscope.bus.hub._MAX_UNSENT_BYTES", 20 * MIB)
+    thread = EndpointThread(hub, "tracker", Worker("tracker"))
+    content = msgspec.Raw(msgspec.msgpack.encode({"value": bytes(MIB)}))
+    with hub.client() as program, raw(hub) as vandal:
+        vandal.settimeout(support.DEADLINE_S)
+        with contextlib.suppress(ConnectionError):
+            for n in range(1, 100):
+                vandal.sendall(wire.pack(wire.Call(n, wire.REQUEST, "Echo", "tracker", 60.0, content)))
+                until(lambda: hub.lost or hub.do(hub.hub.statistics)["tracker"].outstanding == 0)
+        until(lambda: "vandal" in hub.lost)
+        assert "it did not read" in hub.lost["vandal"]
+        assert program.request(Echo(value=1), timeout_s=5.0) == 1
     thread.close()

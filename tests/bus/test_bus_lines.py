@@ -18,6 +18,7 @@ from bus_support import Add, Blob, Echo, EndpointThread, Flood, HubThread, Poke,
 
 from mutoscope import bus
 from mutoscope.bus import wire
+from mutoscope.bus.lines import OutLine
 from mutoscope.model.errors import (
     BadPayloadError,
     CommandTimeoutError,
@@ -728,3 +729,28 @@ def test_an_error_on_a_line_that_cannot_be_made_again_arrives_as_a_remote_error(
     sending.join()
     asker.endpoint.close()
     vandal.endpoint.close()
+
+
+def test_who_sends_beyond_the_window_of_a_line_loses_it(hub: HubThread, asker: Asker, caplog: pytest.LogCaptureFixture) -> None:
+    target = Asker(hub, "target", Worker("target"))
+
+    def turn() -> None:
+        target.endpoint.pump(0.005)
+        asker.endpoint.pump(0.005)
+
+    asker.endpoint.post(Echo(), to="target")
+    until(lambda: (turn(), target.endpoint.dispatch(), asker.lines and target.lines)[-1])
+    (line,) = asker.endpoint._lines._ends.values()
+    assert isinstance(line, OutLine)
+    line.window.limit = 1024 * MIB  # it thinks so
+    data = bytes(MIB)
+    for _ in range(30):
+        asker.endpoint.post(Blob(data=data), to="target")
+    until(lambda: (turn(), target.lines == 0)[-1])  # it reads, and handles nothing
+    assert "target: the line from asker ends" in caplog.text
+    assert "beyond its window" in caplog.text
+    assert target.endpoint.statistics().inbox_bytes < 6 * MIB
+    until(lambda: (turn(), target.endpoint.dispatch(), not asker.endpoint._session.posted)[-1])
+    with pytest.raises(PeerDiedError):
+        asker.endpoint.flush()
+    target.endpoint.close()

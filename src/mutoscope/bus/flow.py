@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mutoscope.bus.wire import MalformedError
 from mutoscope.model.errors import CommandTimeoutError
 
 __all__ = ["INBOX_BYTES", "LINE_BYTES", "WINDOW_BYTES", "CreditAccount", "Window"]
@@ -60,7 +61,8 @@ class Window:
 
 
 class CreditAccount:
-    """The receiver's side: collects credit and hands it back in lumps, so that small messages cost no extra one.
+    """The receiver's side: sees that the sender keeps to its window, and hands credit back in lumps, so that small messages
+    cost no extra one.
 
     Parameters
     ----------
@@ -68,11 +70,19 @@ class CreditAccount:
         The sender's window; lumps are an eighth of it, so a waiting sender always gets on.
     """
 
-    __slots__ = ("lump", "owed")
+    __slots__ = ("limit", "lump", "owed", "taken")
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.lump = max(1, limit // 8)
         self.owed = 0
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Count a message that came; raises MalformedError when the sender had no room for it."""
+        if self.taken >= self.limit:
+            raise MalformedError(f"it sent {size:,} bytes beyond its window of {self.limit:,}")
+        self.taken += size
 
     def add(self, size: int) -> int:
         """Note `size` bytes taken up; return the bytes to credit now, or 0."""
@@ -80,4 +90,5 @@ class CreditAccount:
         if self.owed < self.lump:
             return 0
         due, self.owed = self.owed, 0
+        self.taken -= due
         return due

@@ -20,7 +20,8 @@ from mutoscope.bus import payload, routes, wire
 from mutoscope.bus.commands import Command, Event, Manifest, message_name, reply_type
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.exchange import Exchange
-from mutoscope.bus.flow import WINDOW_BYTES
+from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.last import MAX_EVENTS, LastValues
 from mutoscope.bus.local import LocalCommands
 from mutoscope.bus.peer import Held, Outstanding, Peer, PeerStatistics
 from mutoscope.bus.wire import BROADCAST, REQUEST, SUPERVISOR, CallRecord, MalformedError
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 OnReply = Callable[[Any, Exception | None], None]
 _SWEEP_S = 1.0
+_MAX_NAME = 1000  # characters
+_MAX_INBOX_BYTES = 4 * INBOX_BYTES
+_MAX_UNSENT_BYTES = 1024**3  # replies that a process asked for and does not read
 
 
 class Hub:
@@ -91,7 +95,7 @@ class Hub:
         self._manifests: dict[str, Manifest] = {}
         self._gone: dict[str, str] = {}
         self._local = LocalCommands(self._post, self._answered_local)
-        self._latest: dict[str, tuple[str, msgspec.Raw]] = {}
+        self._latest = LastValues()
         self._listeners: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
         self._deadlines: list[tuple[float, int, Peer, int]] = []
         self._sequence = 0
@@ -252,8 +256,9 @@ class Hub:
         """Hear an event in the supervisor; its last value, if there is one, at once."""
         name = message_name(kind)
         self._listeners.setdefault(name, []).append((kind, callback))
-        if name in self._latest:
-            callback(payload.decode(self._latest[name][1], kind, name))
+        latest = self._latest.get(name)
+        if latest is not None:
+            callback(payload.decode(latest[1], kind, name))
 
     # -- time
 
@@ -376,6 +381,10 @@ class Hub:
                 continue
             waiting = not peer.connection.flush()
             peer.note_backlog()
+            if peer.connection.unsent_bytes > _MAX_UNSENT_BYTES:
+                logger.error("%s does not read what it asked for and is cut off", peer.name)
+                self._lose(peer, f"it did not read {peer.connection.unsent_bytes:,} bytes that it asked for")
+                continue
             if waiting != peer.writing:
                 peer.writing = waiting
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waiting else 0)
@@ -425,7 +434,7 @@ class Hub:
         if hello.name != peer.name:
             raise MalformedError(f'it calls itself "{hello.name}"')
         peer.manifest = hello.manifest
-        peer.inbox_bytes = max(1, hello.inbox_bytes)
+        peer.inbox_bytes = min(max(1, hello.inbox_bytes), _MAX_INBOX_BYTES)
         peer.takes_lines = hello.lines
         if peer.kind == "worker":
             self._manifests[peer.name] = hello.manifest
@@ -438,6 +447,7 @@ class Hub:
         raise MalformedError("it says hello twice")
 
     def _called(self, peer: Peer, call: wire.Call, size: int) -> None:
+        peer.credit.take(size)
         target = peer.routes.get((call.command, call.to))
         if target is not None and target.has_room and call.kind != BROADCAST:
             target.number = number = target.number + 1
@@ -453,6 +463,7 @@ class Hub:
             if self._next_sweep is None:
                 self._next_sweep = entry.started + _SWEEP_S
             return
+        _check_name(call.command)
         if call.command in self._local and (call.to is None or call.to == SUPERVISOR):
             self._uncharge(peer, size)
             self._local.handle(peer, call)
@@ -595,15 +606,20 @@ class Hub:
             entry.on_reply(None, from_record(record) if isinstance(error, ErrorRecord) else error)
 
     def _published(self, peer: Peer, message: wire.Publish, size: int) -> None:
+        peer.credit.take(size)
+        _check_name(message.event)
         self._uncharge(peer, size)
         self._spread(message.event, peer.name, message.payload)
 
     def _spread(self, event: str, sender: str, packed: msgspec.Raw) -> None:
         packed = msgspec.Raw(bytes(packed))
-        self._latest[event] = (sender, packed)
+        kept = self._latest.keep(event, sender, packed)
         for peer in list(self._peers.values()):
             if event in peer.subscriptions:
-                self._happened(peer, event, sender, packed)
+                if kept or peer.has_room:
+                    self._happened(peer, event, sender, packed)
+                else:
+                    peer.pass_over()
         for kind, callback in self._listeners.get(event, ()):
             try:
                 value = payload.decode(packed, kind, event)
@@ -619,6 +635,9 @@ class Hub:
             peer.keep_latest(event, sender, packed)
 
     def _subscribed(self, peer: Peer, message: wire.Subscribe, size: int) -> None:
+        _check_name(message.event)
+        if len(peer.subscriptions) >= MAX_EVENTS:
+            raise MalformedError(f"it subscribes to more than {MAX_EVENTS} events")
         peer.subscriptions.add(message.event)
         latest = self._latest.get(message.event)
         if latest is not None:
@@ -626,7 +645,7 @@ class Hub:
 
     def _problem(self, peer: Peer, message: wire.Problem, size: int) -> None:
         sender = self._peers.get(message.peer)
-        if sender is not None:
+        if sender is not None and sender.connection.unsent_bytes < self._window_bytes:
             self._post(sender, wire.Problem(peer.name, message.command, message.error))
         if self.on_problem is not None:
             self.on_problem(peer.name, message.peer, message.command, from_record(message.error))
@@ -670,6 +689,11 @@ class Hub:
         self._exchange.drain_all()
         took = time.monotonic() - started
         self.on_call(CallRecord(sender, target, command, kind, took, outcome, content, time.time_ns()))
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _MAX_NAME:
+        raise MalformedError(f"it names a command or an event with {len(name):,} characters")
 
 
 def _log_reply(name: str, command: str) -> OnReply:

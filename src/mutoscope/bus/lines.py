@@ -308,6 +308,7 @@ class Lines:
     def _called(self, line: InLine, ask: wire.Ask, size: int) -> None:
         session = self._session
         started = time.monotonic()
+        line.credit.take(size)
         handler = session.handlers.get(ask.command)
         try:
             if ask.command not in line.commands:

@@ -139,6 +139,10 @@ class Peer:
             self.events_dropped += 1
         self._latest[event] = (sender, packed, dropped)
 
+    def pass_over(self) -> None:
+        """Count an event that is not kept for later."""
+        self.events_dropped += 1
+
     def take_latest(self) -> Iterator[wire.Happened]:
         """Yield kept events that may go now."""
         while self._latest and self.has_room:
