@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing has it, which takes too long to load where Ctrl-C is not yet looked after
 if TYPE_CHECKING:
+    from typing import Any
+
     from mutoscope import cameras, frames, model, recording, storage
     from mutoscope.app.scope import Scope, SourceSettings
     from mutoscope.bus import Command, Event, handles
     from mutoscope.model import errors
     from mutoscope.recording import Sink
-    from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings
+    from mutoscope.runtime import Ledger, Restart, SetSetting, Worker, WorkerSettings
 
 __version__ = "0.1.0.dev0"
 
@@ -24,6 +26,7 @@ __all__ = [
     "Ledger",
     "Restart",
     "Scope",
+    "SetSetting",
     "Sink",
     "SourceSettings",
     "Worker",
@@ -44,6 +47,7 @@ _HOMES = {
     "Ledger": "mutoscope.runtime",
     "Restart": "mutoscope.runtime",
     "Scope": "mutoscope.app.scope",
+    "SetSetting": "mutoscope.runtime",
     "Sink": "mutoscope.recording",
     "SourceSettings": "mutoscope.app.scope",
     "Worker": "mutoscope.runtime",

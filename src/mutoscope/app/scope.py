@@ -198,6 +198,8 @@ class Scope:
                 raise told from error
             raise
         self._client = client
+        for name, camera in self._parts.cameras.items():
+            camera.lent_as = name
         for observer in observers:
             observer(self)
         return self
@@ -224,6 +226,8 @@ class Scope:
             return
         code = client.close()
         self._sources_open.clear()
+        for camera in self._parts.cameras.values():
+            camera.lent_as = None
         ended = client.ended
         if ended is None:
             what = describe_exit(code)
@@ -504,7 +508,7 @@ class Scope:
 
     def source(self, name: str) -> Source:
         """Become the producer of a source; the same object for the same name."""
-        if name not in self._parts.sources:
+        if arguments.text("the name of a source", name) not in self._parts.sources:
             raise ConfigError(f"there is no source {name!r}; this scope has: {', '.join(self._parts.sources) or 'none'}")
         if name not in self._sources_open:
             writer = self._running_client().writer(name)
@@ -514,11 +518,12 @@ class Scope:
 
     def reader(self, camera: str = "camera", *, policy: str = "latest", key: str | None = None, **options: Any) -> FrameReader:
         """Read a camera's frames in this program; see :meth:`Worker.reader`. Close it before the scope ends."""
+        arguments.text("the name of a camera", camera), arguments.text("policy", policy)
         return self._running_client().reader(control.AttachReader(stream=camera, key=key or camera, policy=policy, **options))
 
     def table_reader(self, name: str, *, start: str = "new", timeout_s: float = 10.0) -> TableReader:
         """Read a worker's table in this program."""
-        return self._running_client().table_reader(name, start, timeout_s)
+        return self._running_client().table_reader(arguments.text("the name of a table", name), start, timeout_s)
 
     # -- looking at it
 
@@ -569,11 +574,61 @@ class Scope:
         settings: dict[str, Any] | None = None,
     ) -> None:
         """Change the shared state; every worker sees it."""
+        saving = None if saving is None else arguments.flag("saving", saving)
+        folder = None if folder is None else arguments.text("folder", folder)
+        mode = None if mode is None else arguments.text("mode", mode)
+        settings = None if settings is None else arguments.mapping("settings", settings, "{'sample': 'beads'}")
         self._ask(control.SetState(saving=saving, folder=folder, mode=mode, settings=settings))
+
+    # -- settings of cameras
+
+    def set_setting(self, camera: str, setting: str, value: Any) -> Any:
+        """Change a live setting of a camera while it runs; returns the value as set.
+
+        The first frame published after the change is in the ledger and in ``scope.log``; an exposure that had begun before may
+        still be with the old value. A camera that is restarted opens with the changed one.
+
+        Parameters
+        ----------
+        camera, setting : str
+            Their names, such as ``"camera"`` and ``"exposure_ms"``.
+        value : object
+            Within the bounds of the setting.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such camera or setting, the value does not fit, or the setting is not live.
+        CameraError
+            If the device refuses.
+        ScopeStateError
+            If the camera is down at the moment, or no scope runs.
+        """
+        spec = self._camera(camera).setting(setting)
+        asked = control.SetSetting(camera=camera, setting=setting, value=spec.check(value))
+        return spec.check(self._ask(asked))
+
+    def get_setting(self, camera: str, setting: str) -> Any:
+        """Return a setting of a camera as it is now."""
+        self._camera(camera).setting(setting)
+        return self.camera_settings(camera)[setting]
+
+    def camera_settings(self, camera: str = "camera") -> dict[str, Any]:
+        """Return all settings of a camera as they are now, by name."""
+        driver = self._camera(camera)
+        changed = self.state.camera_settings.get(camera, {})
+        return {**driver.configuration(), **{name: driver.setting(name).check(value) for name, value in changed.items()}}
+
+    def _camera(self, name: str) -> Camera:
+        if name in self._parts.cameras:
+            return self._parts.cameras[name]
+        if name in self._parts.sources:
+            raise ConfigError(f"{name} is a source, filled by this program: it has no settings")
+        raise ConfigError(f"there is no camera {name!r}; this scope has: {', '.join(self._parts.cameras) or 'none'}")
 
     def allow_restart(self, worker: str) -> None:
         """Consent to the restart of a worker that can move."""
-        self._ask(control.AllowRestart(worker=worker))
+        self._ask(control.AllowRestart(worker=arguments.text("the name of a worker", worker)))
 
     @property
     def supervisor_pid(self) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from mutoscope.cameras._form import check_call, form_of
 from mutoscope.cameras._sequence import FROZEN, ExposureCount, check_metadata
 from mutoscope.cameras.settings import Setting, check_settings, unknown_setting
-from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError
+from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError, ScopeStateError
 
 __all__ = ["Camera", "CopyingCamera", "GetBuffer", "SequenceStopped", "sleep"]
 
@@ -93,6 +93,8 @@ class Camera(ABC):
     ends : bool
         Of a class: whether its frames come to an end (a replay). Any other camera that stops before it gave what it was asked
         for has failed.
+    lent_as : str or None
+        The name under which a scope of this program runs the camera; set by the scope.
     counts_itself : bool
         Of a class: whether the driver counts ``exposed``, ``delivered`` and ``overruns`` itself, because it knows more than its
         ticks and the buffers that it was refused tell.
@@ -102,6 +104,7 @@ class Camera(ABC):
     ends: ClassVar[bool] = False
     counts_itself: ClassVar[bool] = False
     waiter: Callable[[float], object]
+    lent_as: str | None = None
     _given: tuple[tuple[Any, ...], dict[str, Any]]
     _values: Any = _FromConstructor()
     _open: Any = _FromConstructor()
@@ -326,18 +329,28 @@ class Camera(ABC):
         ------
         ConfigError
             If the name is unknown, the value does not fit, or the camera is open and the setting is fixed while it is.
+        ScopeStateError
+            If a scope runs this camera: its own process has it, and ``scope.set_setting`` reaches that.
         """
         spec = self.setting(name)
         checked = spec.check(value)
+        if self.lent_as is not None:
+            raise ScopeStateError(
+                f"this {type(self).__name__} runs in a scope, in a process of its own, which a change here would not reach: "
+                f"call scope.set_setting({self.lent_as!r}, {name!r}, {checked!r})"
+            )
         if self._open and not spec.live and checked != self._values[name]:
-            raise ConfigError(f"{name} of {type(self).__name__} cannot be changed while the camera is open")
+            raise ConfigError(
+                f"{name} of {type(self).__name__} cannot be changed while the camera is open (it is no live setting): give it "
+                "before the start"
+            )
         before = self._values[name]
         self._values[name] = checked
         try:
             self.check()
             if self._open and checked != before:
                 self.apply_setting(name, checked)
-        except (CameraError, ConfigError):
+        except Exception:
             self._values[name] = before
             raise
         return self._values[name]
@@ -497,6 +510,12 @@ class CopyingCamera(Camera):
 
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "no"
+
+
+def assign(camera: Camera, values: Mapping[str, Any]) -> None:
+    """Give a camera that is not open several settings at once; ConfigError if they do not fit."""
+    camera._values.update({name: camera.setting(name).check(value) for name, value in values.items()})
+    camera.check()
 
 
 def _rebuild(

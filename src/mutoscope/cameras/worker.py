@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mutoscope.bus import handles
 from mutoscope.cameras._form import check_call, form_of, rate_of
-from mutoscope.cameras.driver import Camera, SequenceStopped
+from mutoscope.cameras.driver import Camera, SequenceStopped, assign
 from mutoscope.frames import Slot
 from mutoscope.model.errors import CameraError, ConfigError, DatasetError
 from mutoscope.runtime import Restart, Worker, control
@@ -48,6 +48,7 @@ class CameraWorker(Worker):
         self._slot: Slot | None = None
         self._form: tuple[Any, Any] | None = None
         self.camera.incarnation = self._host_or_raise().incarnation - 1
+        assign(self.camera, self.state.camera_settings.get(self.stream, {}))  # changed while a predecessor ran
         self._open_camera()
         self.camera.waiter = self._wait
         self._frames = self.writer(self.stream)
@@ -82,6 +83,14 @@ class CameraWorker(Worker):
         """Stop after the frame in hand; True if a sequence runs, whose end is then told."""
         self._stop_requested = True
         return self._running
+
+    @handles(control.ApplySetting, delivery="supervisor")
+    def apply(self, command: control.ApplySetting) -> control.SettingApplied:
+        """Change a live setting of the open camera, between two frames or while the driver waits."""
+        before = self.camera.configuration()
+        value = self.camera.set(command.setting, command.value)
+        changed = {name: now for name, now in self.camera.configuration().items() if now != before[name]}
+        return control.SettingApplied(value, {name: before[name] for name in changed}, changed, self._frames.head + 1)
 
     def step(self) -> None:
         """Run one sequence, or wait for commands."""

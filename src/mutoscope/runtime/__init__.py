@@ -5,8 +5,9 @@ rings, tables and the status table of the scope, which it creates and closes; th
 and the folder ``<name>.mutoscope`` with log, audit and ledger, which it locks while it runs.
 """
 
+from mutoscope.runtime.control import SetSetting
 from mutoscope.runtime.ledger import Ledger
 from mutoscope.runtime.spec import Restart, ScopeInfo, ScopeState, StreamInfo
 from mutoscope.runtime.worker import Worker, WorkerSettings
 
-__all__ = ["Ledger", "Restart", "ScopeInfo", "ScopeState", "StreamInfo", "Worker", "WorkerSettings"]
+__all__ = ["Ledger", "Restart", "ScopeInfo", "ScopeState", "SetSetting", "StreamInfo", "Worker", "WorkerSettings"]

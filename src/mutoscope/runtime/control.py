@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from mutoscope.bus import Command, Event
 from mutoscope.model.errors import ErrorRecord
 from mutoscope.runtime.spec import ScopeInfo, ScopeState
@@ -127,6 +129,14 @@ class SetState(Command, name="scope.set_state"):
     settings: dict[str, Any] | None = None
 
 
+class SetSetting(Command, name="scope.set_setting"):
+    """Change a live setting of a camera that runs; answered with its value as set. Workers may send it as well."""
+
+    camera: str
+    setting: str
+    value: Any
+
+
 class AllowRestart(Command, name="scope.allow_restart"):
     """Consent to the restart of a worker that can move."""
 
@@ -171,6 +181,22 @@ class StopStream(Command, name="scope.stop_stream"):
     """Stop taking frames. Answers True when a sequence runs: its end is then said by StreamEnded."""
 
     stream: str
+
+
+class ApplySetting(Command, name="scope.apply_setting"):
+    """Carry a changed setting to the open device."""
+
+    setting: str
+    value: Any
+
+
+class SettingApplied(msgspec.Struct, frozen=True):
+    """The answer: what has changed, with the values before, and the first frame to be published after it."""
+
+    value: Any
+    before: dict[str, Any]
+    changed: dict[str, Any]
+    frame_id: int
 
 
 class StopWorker(Command, name="scope.stop_worker"):

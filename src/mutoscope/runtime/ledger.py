@@ -47,7 +47,12 @@ class Ledger:
 
     @property
     def cameras(self) -> dict[str, Any]:
-        """The account of each camera: ``produced``, ``camera_overrun``, ``stored``, ``consumers``."""
+        """The account of each camera: ``produced``, ``camera_overrun``, ``stored``, ``consumers``.
+
+        Where settings were changed while it ran, ``settings_changed`` has each change: ``setting``, ``value``, ``before``,
+        ``from_id`` (the first frame published after it), ``utc_ns`` and ``by``; the first thousand, and
+        ``settings_changed_more`` says how many more there were.
+        """
         cameras: dict[str, Any] = self._document["cameras"]
         return cameras
 

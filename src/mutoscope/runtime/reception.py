@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mutoscope.bus import CallRecord, Reply
+import msgspec
+
+from mutoscope.bus import CallRecord, Deferred, Reply
 from mutoscope.model.errors import ConfigError, ScopeStateError
 from mutoscope.runtime import control
 from mutoscope.runtime.accounts import live_ledger
@@ -19,6 +21,7 @@ __all__ = ["Reception"]
 
 NOT_AUDITED = frozenset({"scope.get_ledger", "scope.get_status", "scope.get_state", "scope.attach_status"})
 """Commands that only look."""
+APPLY_S = 8.0
 
 
 class Reception:
@@ -54,6 +57,7 @@ class Reception:
         register(control.GetStatus, lambda _s, _c: scope.crew.describe())
         register(control.GetState, lambda _s, _c: scope.state)
         register(control.SetState, self._change_state)
+        register(control.SetSetting, self._set_setting, page=True)
         register(control.AllowRestart, self._allow_restart)
         register(control.AwaitStart, lambda _s, _c: scope.await_start())
         register(control.StopScope, self._stop_scope)
@@ -112,6 +116,27 @@ class Reception:
         if member.state != "needs consent":
             raise ScopeStateError(f"{member.name} is {member.state}; there is nothing to consent to")
         self._scope.crew.allow_restart(member)
+
+    def _set_setting(self, sender: str, command: control.SetSetting) -> Deferred:
+        """Have a camera's process change a setting; what it answers holds for its successors too."""
+        stream, answer = self._stream(command.camera), Deferred()
+        if stream.spec.producer is None:
+            raise ConfigError(f"{stream.name} is a source, filled by the user's program: it has no settings")
+        member = self._scope.crew.members[stream.spec.producer]
+        if not member.serving:
+            raise ScopeStateError(f"{stream.name} is {member.state}: {command.setting} cannot be changed now")
+
+        def answered(value: Any, error: Exception | None) -> None:
+            if error is not None:
+                answer.reject(error)
+                return
+            applied = msgspec.convert(value, control.SettingApplied)
+            self._scope.setting_changed(stream, applied, sender)
+            answer.resolve(applied.value)
+
+        apply = control.ApplySetting(setting=command.setting, value=command.value)
+        self._scope.hub.request(member.name, apply, APPLY_S, answered)
+        return answer
 
     def _change_state(self, _sender: str, command: control.SetState) -> None:
         changes = {field: value for field in ("saving", "folder", "mode") if (value := getattr(command, field)) is not None}

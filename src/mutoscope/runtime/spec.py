@@ -129,13 +129,18 @@ class ScopeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopeState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``self.state`` of a worker holds; it is the same everywhere, also after a restart."""
+    """What ``self.state`` of a worker holds; it is the same everywhere, also after a restart.
+
+    `camera_settings` are, by camera, those that were changed while the scope runs; ``self.scope.cameras`` has them as they were
+    at the start.
+    """
 
     acquiring: bool = False
     saving: bool = True
     folder: str | None = None
     mode: str = "idle"
     settings: dict[str, Any] = {}
+    camera_settings: dict[str, dict[str, Any]] = {}
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,8 +19,31 @@ __all__ = ["Stream"]
 log = logging.getLogger(__name__)
 Handle = tuple[dict[str, Any], list[int]]
 LOOKS = 5
+CHANGES_KEPT = 1000
 FAST_LOSS = 256
 """Entries of a row's log of dropped frames between two looks beyond which the next look comes sooner; it keeps 2,047."""
+
+
+@dataclass
+class SettingChanges:
+    """Settings that were changed while a camera ran: the first of them, and how many more there were."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, changed: dict[str, Any], before: dict[str, Any], frame_id: int, by: str) -> None:
+        """Enter one change, which holds from `frame_id` on."""
+        for name, value in changed.items():
+            if len(self.kept) >= CHANGES_KEPT:
+                self.more += 1
+                continue
+            entry = {"setting": name, "value": value, "before": before[name], "from_id": frame_id}
+            self.kept.append({**entry, "utc_ns": time.time_ns(), "by": by})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the ledger; empty without changes."""
+        more = {"settings_changed_more": self.more} if self.more else {}
+        return {"settings_changed": list(self.kept), **more} if self.kept else {}
 
 
 @dataclass
@@ -49,6 +72,7 @@ class Stream:
         self.producer: str | None = None
         self.readers: dict[tuple[str, str], _Reader] = {}
         self.accounts: dict[str, Account] = {}
+        self.changes = SettingChanges()
         self._left: dict[int, str] = {}  # rows that a living process closed while views into the ring remained: row, process
         # of the acquisition that runs, or ran last
         self.begin_id = 1
@@ -288,6 +312,7 @@ class Stream:
             "slots_in_use": statistics.slots_used,
             "blocked_s": round(statistics.blocked_ns / 1e9, 6),
             "consumers": consumers,
+            **self.changes.to_dict(),
         }
 
     def close(self) -> None:

@@ -336,6 +336,18 @@ class Supervisor:
         self.state = ScopeState(**{**values, **changes})
         self.hub.publish(control.StateChanged(state=self.state))
 
+    def setting_changed(self, stream: Stream, applied: control.SettingApplied, by: str) -> None:
+        """A camera runs with other settings: its successors open with them, and the ledger says from which frame they hold."""
+        if not applied.changed:
+            return
+        stream.changes.add(applied.changed, applied.before, applied.frame_id, by)
+        cameras = self.state.camera_settings
+        self.set_state(camera_settings={**cameras, stream.name: {**cameras.get(stream.name, {}), **applied.changed}})
+        for name, value in applied.changed.items():
+            was = applied.before[name]
+            said = f"{stream.name}: {name} is {value!r}, was {was!r}, from frame {applied.frame_id} on; asked by {by}"
+            self.desk.note(logging.INFO, said)
+
     # -- stopping
 
     def begin_stop(self, reason: str, message: str = "") -> None:
