@@ -209,3 +209,10 @@ def test_ctrl_c_while_a_command_is_being_loaded_is_one_line(tmp_path: Path, modu
     assert done.code == 130, done.describe()
     assert done.stderr == "mutoscope: interrupted\n", done.describe()
     assert not list(tmp_path.iterdir())
+
+
+def test_next_to_nothing_is_loaded_before_ctrl_c_is_looked_after() -> None:
+    code = "import sys, mutoscope.cli; print([name for name in ('typing', 're', 'signal', 'numpy') if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

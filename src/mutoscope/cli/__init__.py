@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Sequence
-from types import FrameType
+
+TYPE_CHECKING = False  # as in mutoscope itself
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 __all__ = ["main"]
 
@@ -34,19 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted = True
         raise KeyboardInterrupt
 
-    former = signal.getsignal(signal.SIGINT)
-    ours = threading.current_thread() is threading.main_thread() and former is signal.default_int_handler
     try:
-        if ours:
-            signal.signal(signal.SIGINT, interrupt)
-        from mutoscope.cli._top import run_command
+        import signal
+        import threading
 
-        return run_command(sys.argv[1:] if arguments is None else list(arguments))
+        former = signal.getsignal(signal.SIGINT)
+        ours = threading.current_thread() is threading.main_thread() and former is signal.default_int_handler
+        try:
+            if ours:
+                signal.signal(signal.SIGINT, interrupt)
+            from mutoscope.cli._top import run_command
+
+            return run_command(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, former)
     except BaseException as error:  # an interrupted import may end in any error
         if not (interrupted or isinstance(error, KeyboardInterrupt)):
             raise
         print("mutoscope: interrupted", file=sys.stderr)
         return INTERRUPTED
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, former)
