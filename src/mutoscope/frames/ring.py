@@ -289,6 +289,8 @@ class FrameRing:
             self._address()
             self._settle_transit()
             self._check_request(policy, leases, on_full, lag_limit, at_most_hz, group, name)
+            if start not in ("new", "oldest"):
+                raise ConfigError(f"reader {name!r} of ring {self.name!r}: start is 'new' or 'oldest', not {start!r}")
             request = native.RowRequest(
                 row=-1 if row is None else row,
                 policy=native.POLICIES[policy],

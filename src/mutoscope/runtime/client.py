@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from mutoscope.bus import Command, Event, ThreadedEndpoint
 from mutoscope.frames import FrameReader, FrameWriter, Status, TableReader, _os
-from mutoscope.model.errors import ClosedError, ConfigError, MutoscopeError, PeerDiedError, ScopeStateError, from_record
+from mutoscope.model import arguments
+from mutoscope.model.errors import ClosedError, MutoscopeError, PeerDiedError, ScopeStateError, from_record
 from mutoscope.runtime import control, processes
 from mutoscope.runtime.spec import ScopeSpec, SupervisorSpec
 
@@ -112,8 +113,7 @@ class ScopeClient:
 
     def table_reader(self, table: str, start: str, timeout_s: float) -> TableReader:
         """Read a worker's table in the user's program."""
-        if not timeout_s > 0:
-            raise ConfigError(f"timeout_s must be more than 0, not {timeout_s}")
+        timeout_s = arguments.more_than_zero("timeout_s", timeout_s)
         command = control.AttachTable(table=table, key=str(next(self._table_keys)), start=start, timeout_s=timeout_s)
         meta, fds = self.endpoint.call_fds(command, timeout_s=timeout_s + REPLY_S)
         return self._keep(TableReader.from_handle(meta, fds))
