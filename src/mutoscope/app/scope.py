@@ -75,6 +75,7 @@ class Scope:
     record : str, path, True or None
         The OME-Zarr data set to store every frame in. True chooses
         ``./mutoscope-data/<UTC stamp>/run.ome.zarr``. Log, audit and ledger go to ``<name>.mutoscope`` beside it.
+        Folders that are missing above it are made; where they are several, a warning names them and their disk.
     overwrite, resume : bool
         What happens to an existing data set; it is refused otherwise. Resuming goes on after its last ``frame_id``.
     outlive : bool
