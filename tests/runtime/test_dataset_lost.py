@@ -137,6 +137,28 @@ def test_a_recorder_that_is_killed_after_it_is_not_started_in_vain(harm: Callabl
         assert check_data_set(moved, camera(), acknowledged=scope.ledger.stored) == []
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("part", ["frames", "frames/frame_id", "frames/tick/c/0", "0"])
+def test_parts_of_it_that_are_deleted_end_the_run_soon(part: str, compression: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with ms.Scope(camera=camera(), record=path, compression=compression, reserve_bytes=0) as scope:
+        scope.start_acquisition()
+        until(lambda: scope.ledger.stored > 40)
+        if (path / part).is_dir():
+            until(lambda: shutil.rmtree(path / part, ignore_errors=True) or not (path / part).exists())
+        else:
+            (path / part).unlink()
+        assert scope.wait(NOTICED_S)
+    assert scope.result is not None
+    assert scope.result.exit_reason == "dataset_lost"
+    first, *_ = scope.result.errors
+    assert first.startswith(part), scope.result.errors
+    assert "was deleted" in first or "were deleted" in first
+    assert f"of the data set {path} " in first
+    assert scope.ledger.restarts == {}
+    assert not [error for error in scope.result.errors if ".part" in error]
+
+
 def test_an_idle_scope_notices_it_too(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
     with ms.Scope(camera=camera(), record=path, reserve_bytes=0) as scope:

@@ -314,3 +314,12 @@ def test_ids_that_were_cut_within_a_value_are_recovered_up_to_there(length: int,
     assert_exact(path, IDS[:left])
     with storage.open_writer(path, shape=(24, 40), dtype="uint16", resume=True) as writer:
         assert writer.append(frame_of(left + 1)).frame_id == left + 1
+
+
+@pytest.mark.parametrize("name", ["frames", "frames/frame_id", "frames/tick"])
+def test_a_recording_that_lacks_a_folder_is_refused_in_a_sentence(good: Path, name: str) -> None:
+    shutil.rmtree(good / name)
+    with pytest.raises(DatasetError, match=r"has no frames/\w+ any more: it cannot be recovered"):
+        storage.recover(good)
+    with pytest.raises(DatasetError, match=r"has no frames/\w+ any more"):
+        storage.open_writer(good, shape=(24, 40), dtype="uint16", resume=True)

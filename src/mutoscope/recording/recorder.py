@@ -159,16 +159,17 @@ class RecorderWorker(Worker):
 
     def _give_up(self, error: Exception, *frame_ids: int) -> None:
         """Store nothing from now on: neither what the writer still had, nor `frame_ids`. Raise what is no end in order."""
+        what = ""
         if isinstance(error, DiskFullError):
             reason = "disk_full"
-        elif self._is_lost():
+        elif what := self._harm():
             reason = "dataset_lost"
         else:
             raise error
         lost = [*self._refuse_taken(reason), *frame_ids]
         for frame_id in frame_ids:
             self._refuse(frame_id, reason)
-        self._fail(reason, f"frame {lost[0]} was not stored: {error}" if lost else str(error))
+        self._fail(reason, what or (f"frame {lost[0]} was not stored: {error}" if lost else str(error)))
 
     def _refuse_taken(self, reason: str) -> list[int]:
         """Refuse the frames that the writer had and did not store; return their ids."""
@@ -253,14 +254,23 @@ class RecorderWorker(Worker):
         except FileNotFoundError:
             return True
 
+    def _harm(self) -> str:
+        """What somebody did to the data set, as a sentence; empty if nothing."""
+        if self._is_lost():
+            return f"the data set {self.path} was moved or deleted while it was recorded"
+        if missing := self._writer.missing():
+            more, verb = (f" and {len(missing) - 1} more files", "were") if len(missing) > 1 else ("", "was")
+            return f"{missing[0]}{more} of the data set {self.path} {verb} deleted while it was recorded"
+        return ""
+
     def _check_place(self) -> None:
         """See whether the data set is still there, and whether there is room for more."""
         self._next_check = time.monotonic() + CHECK_S
         if self._failed is not None:
             return
-        if self._is_lost():
+        if harm := self._harm():
             self._refuse_taken("dataset_lost")
-            self._fail("dataset_lost", f"the data set {self.path} was moved or deleted while it was recorded")
+            self._fail("dataset_lost", harm)
             return
         if self._at_reserve or self.reserve_bytes <= 0:
             return

@@ -87,7 +87,7 @@ def _trim(path: str, dataset: DataSet, desk: Desk, *, died: bool) -> None:
             return
         report = storage.recover(path)
     except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
-        desk.report(f"the data set could not be trimmed after the death of its recorder: {error}")
+        desk.report(f"the data set could not be closed after its recorder had ended: {error}")
         return
     if dataset.begun and report.changed:
         done = "; ".join([*report.actions, *(action for image in report.images for action in image.actions)])

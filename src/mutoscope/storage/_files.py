@@ -125,6 +125,9 @@ def replace_file(target: Path, data: bytes, staging: Path, *, durable: bool = Fa
     """Replace or make a file as a whole, as `replace_document` does."""
     part = staging / f".{os.getpid()}-{next(_serial)}{PART}"
     with translated(target):
+        for folder in (staging, target.parent):
+            if not folder.is_dir():  # told by its own name, rather than by that of the part
+                raise FileNotFoundError(errno.ENOENT, "the folder was moved or deleted", str(folder))
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             try:

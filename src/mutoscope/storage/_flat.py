@@ -73,6 +73,11 @@ class FlatWriter:
         self._chunk = -1
         self._reserved: set[int] = set()
 
+    def files(self) -> list[Path]:
+        """Return its document, and the chunk that is written now, if any."""
+        document = self.folder / _nodes.array_file(self._version)
+        return [document, self._chunks / str(self._chunk)] if self._chunk >= 0 else [document]
+
     def reserve(self, chunk: int) -> list[Path]:
         """Create a chunk file at its full length, so that no value written into it can lack room; return what is new."""
         if chunk in self._reserved:

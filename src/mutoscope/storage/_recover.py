@@ -283,7 +283,9 @@ def _restore_documents(image: Path, own: dict[str, Any]) -> list[str]:
     actions = []
     staging = image / _layout.LEVEL
     version = _nodes.version_of(image)
-    for name in _layout.FLAT_ARRAYS:
+    for name in sorted(_layout.FLAT_ARRAYS):
+        if not (image / _layout.FRAMES / name).is_dir():
+            raise DatasetError(f"{image}: has no {_layout.FRAMES}/{name} any more: it cannot be recovered")
         relative = f"{_layout.FRAMES}/{name}/{_nodes.array_file(version)}"
         try:
             _layout.parse_flat(_files.read_document(image, relative), name, relative)
