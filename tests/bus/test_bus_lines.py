@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -754,3 +755,22 @@ def test_who_sends_beyond_the_window_of_a_line_loses_it(hub: HubThread, asker: A
     with pytest.raises(PeerDiedError):
         asker.endpoint.flush()
     target.endpoint.close()
+
+
+def test_many_posts_to_a_killed_worker_are_told_in_few_lines(
+    hub: HubThread, asker: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
+    (process,) = hub.spawn("slow")
+    asker.get_line("slow")
+    process.send_signal(signal.SIGSTOP)
+    for n in range(5000):
+        asker.endpoint.post(Tick(n=n), to="slow")
+    process.kill()
+    until(lambda: (asker.endpoint.pump(0.01), not asker.endpoint._session.posted)[1])
+    told = [record.getMessage() for record in caplog.records if "was not delivered" in record.getMessage()]
+    assert 2 <= len(told) < 20
+    counts = [re.search(r"\(([\d,]+) posted commands", line) for line in told]
+    assert sum(int(found[1].replace(",", "")) if found else 1 for found in counts) == 5000
+    assert "slow did not answer Tick" in told[0]
+    with pytest.raises(PeerDiedError):
+        asker.endpoint.flush()

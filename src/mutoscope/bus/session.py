@@ -53,6 +53,7 @@ __all__ = ["EndpointStatistics", "Pending", "Session", "check_target", "check_ti
 logger = logging.getLogger(__name__)
 
 _MAX_NAME = 1000
+_WORD_S = 1.0
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True):
@@ -156,6 +157,8 @@ class Session:
         self._handler_errors = 0
         self._events_dropped = 0
         self._problems = 0
+        self._undelivered = 0
+        self._next_word = 0.0
         self._actions: dict[type, Callable[[Any, int], None]] = {
             wire.Answer: self._answered,
             wire.Failure: self._failed,
@@ -368,10 +371,22 @@ class Session:
         if pending.posted:
             self.posted.discard(pending.number)
             if error is not None:
-                logger.warning("%s was not delivered: %s", pending.command, error)
                 self.posted_error = self.posted_error or error
+                self._undelivered += 1
+            if self._undelivered:
+                self._tell_undelivered(pending.command, error)
         if pending.wake is not None:
             wake(pending.wake)
+
+    def _tell_undelivered(self, command: str, error: Exception | None) -> None:
+        """Log what was posted and not delivered: the first at once, then one line a second, the rest at the end."""
+        now = time.monotonic()
+        if self.posted and now < self._next_word:
+            return
+        self._next_word = now + _WORD_S
+        more = f" ({self._undelivered:,} posted commands since the last such line)" if self._undelivered > 1 else ""
+        logger.warning("%s was not delivered: %s%s", command, error or self.posted_error, more)
+        self._undelivered = 0
 
     def _delivered(self, message: wire.Deliver, size: int) -> None:
         handler: Handler | None = self.handlers.get(message.command)

@@ -26,6 +26,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DiskFullError
 from mutoscope.storage import _codec, _files, _nodes
 from mutoscope.storage._latency import LatencyHistogram
+from mutoscope.storage._metadata import unfit_metadata
 from mutoscope.storage._small import SmallShard
 from mutoscope.storage.writer import (
     _MAX_ID,
@@ -193,7 +194,8 @@ class PublishingWriter(FrameStreamWriter):
                 record = _RECORD.pack(tick, monotonic_ns, utc_ns, exposure_ms, frame_id)
                 plane = None if index is None else _pack_plane(index)
             except (struct.error, AttributeError, TypeError) as error:
-                raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+                said = unfit_metadata(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, index, error)
+                raise ConfigError(f"{self.path}: {said}") from error
             job = _Job(self._next, frame_id, record, plane, len(self._cuts), began)
             np.copyto(pixels, array)
             job.pixels = pixels

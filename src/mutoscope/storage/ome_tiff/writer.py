@@ -21,6 +21,7 @@ from mutoscope.storage import _files, _seal, _sync
 from mutoscope.storage import _layout as _common
 from mutoscope.storage._behind import Behind
 from mutoscope.storage._latency import LatencyHistogram
+from mutoscope.storage._metadata import unfit_metadata
 from mutoscope.storage.ome_tiff import _description, _layout
 from mutoscope.storage.ome_tiff._codec import Encoder
 from mutoscope.storage.ome_tiff._dataset import MAX_POSITION, Lock, Names, Sidecar, change_sidecar
@@ -277,7 +278,8 @@ class OmeTiffWriter(FrameStreamWriter):
         try:
             plane = _PLANE.unpack(_UNKNOWN_PLANE if index is None else _pack_plane(index) or _UNKNOWN_PLANE)
         except (struct.error, AttributeError, TypeError) as error:
-            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+            said = unfit_metadata(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, index, error)
+            raise ConfigError(f"{self.path}: {said}") from error
         meta = FrameMeta(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, *plane)
         position = meta.position if meta.position > 0 else 0
         if position > MAX_POSITION:
@@ -290,7 +292,8 @@ class OmeTiffWriter(FrameStreamWriter):
             else:
                 self._add(file, position, meta, buffers, counts, mark)
         except struct.error as error:
-            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+            said = unfit_metadata(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, index, error)
+            raise ConfigError(f"{self.path}: {said}") from error
         except OSError as error:
             self._failed += 1
             with _files.translated(self.path):
