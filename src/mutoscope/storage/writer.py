@@ -19,6 +19,7 @@ from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
 from mutoscope.storage import _behind, _files, _flat, _layout, _nodes, _seal, _sync, space
 from mutoscope.storage._latency import LatencyHistogram
+from mutoscope.storage._metadata import unfit_metadata
 
 if TYPE_CHECKING:
     from mutoscope.storage._pyramid import Companion
@@ -324,7 +325,8 @@ class FrameStreamWriter:
             record = _RECORD.pack(tick, monotonic_ns, utc_ns, exposure_ms, frame_id)
             plane = None if index is None else _pack_plane(index)
         except (struct.error, AttributeError, TypeError) as error:
-            raise ConfigError(f"{self.path}: the metadata of frame {frame_id} do not fit: {error}") from error
+            said = unfit_metadata(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, index, error)
+            raise ConfigError(f"{self.path}: {said}") from error
         position = self._count
         level = self._level
         shard, slot = divmod(position, level.frames_per_shard)
