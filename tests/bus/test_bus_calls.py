@@ -642,3 +642,11 @@ def test_a_wrong_target_or_timeout_is_the_callers_error_and_harms_nobody(
         assert endpoint.statistics().pending == 0
         assert endpoint.request(Echo(value=1), to="tracker", timeout_s=np.float32(5)) == 1
     worker.close()
+
+
+def test_a_command_is_in_the_audit_before_its_answer_arrives(scope: Scope) -> None:
+    told: list[bus.CallRecord] = []
+    scope.hub.do(lambda: setattr(scope.hub.hub, "on_call", lambda record: (support.wait(0.05), told.append(record))))
+    for value in range(3):
+        assert scope.program.request(Echo(value=value)) == value
+        assert len(told) >= 1  # the first goes through the hub

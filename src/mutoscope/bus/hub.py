@@ -575,11 +575,12 @@ class Hub:
         if entry is None or (entry.origin is not None and entry.origin.closed):
             self.late_replies += 1
             return
+        if self.on_call is not None:
+            self._conclude(
+                peer, entry, "ok"
+            )  # before the answer: what follows from it may be on a line, and in the audit, at once
         if entry.origin is not None:
             self._post(entry.origin, wire.Answer(entry.id, peer.name, message.payload))
-        if self.on_call is not None:
-            self._conclude(peer, entry, "ok")
-        if entry.origin is not None:
             return
         if entry.on_reply is not None:
             try:
