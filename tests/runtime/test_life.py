@@ -273,3 +273,20 @@ def test_readers_in_the_program(tmp_path: Path) -> None:
             assert consumers["program"]["done"] == 30
             assert consumers["program/newest"]["offered"] == 30
     assert scope.ledger.exact, scope.ledger.problems
+
+
+class Turns(Idler):
+    """Counts what it comes to after the step that it inherits."""
+
+    turns = 0
+
+    def step(self) -> None:
+        super().step()
+        self.turns += 1
+
+
+def test_a_step_without_work_of_its_own_returns_after_each_command() -> None:
+    with ms.Scope(workers=[Turns]) as scope:
+        seen = [scope.request(Look(attribute="turns")) for _ in range(50)]
+    assert seen == sorted(seen)
+    assert seen[-1] >= 10

@@ -51,8 +51,11 @@ class Worker:
         """Open readers, tables and devices. Called once; what it raises is reported before any frame flows."""
 
     def step(self) -> None:
-        """Do one piece of work. Without one of its own, a worker only answers commands."""
-        self._host_or_raise().wait_for_commands()
+        """Do one piece of work. Without one of its own, a worker only answers commands.
+
+        This one waits for commands, and returns when those that had come are done, or raises FrameTimeoutError when none comes.
+        """
+        self._host_or_raise().wait_for_commands(until=lambda: True)
 
     def teardown(self) -> None:
         """Release what ``setup`` opened. Called once on an orderly stop."""
