@@ -65,8 +65,10 @@ def test_handlers_are_inherited_and_may_be_overridden() -> None:
 
 
 def test_what_handles_takes() -> None:
-    with pytest.raises(ConfigError, match="takes subclasses of Command"):
+    with pytest.raises(ConfigError, match=r"takes commands, and Moved is an Event: say self.subscribe\(Moved, callback\)"):
         bus.handles(Moved)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="takes subclasses of Command, got <class 'int'>"):
+        bus.handles(int)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="delivery is 'everywhere'"):
         bus.handles(SetThreshold, delivery="everywhere")  # type: ignore[arg-type]
 
