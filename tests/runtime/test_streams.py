@@ -18,10 +18,11 @@ from lab import PATIENT, EveryFrame, Looker, back, camera, kill, status_of, unti
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.bench.faults import check_data_set
-from mutoscope.cameras import Camera
+from mutoscope.cameras import Camera, SimulatedCamera
 from mutoscope.model import IdRanges
 from mutoscope.model.errors import CameraError, ConfigError
 from mutoscope.runtime import Ledger
+from mutoscope.runtime.acquisition import STOP_STREAM_S
 
 
 class Diarist(Camera):
@@ -130,6 +131,27 @@ def test_a_stopped_camera_does_not_hold_up_the_end(tmp_path: Path) -> None:
         print(f"stopped {time.monotonic() - began:.2f} s after being asked")
     assert scope.ledger.exact
     assert scope.ledger.stored == scope.ledger.produced
+
+
+class StoppedWhenAsked(SimulatedCamera):
+    """Is stopped by a signal when it was told to stop, and before it has."""
+
+    def start_sequence(self, n: int | None, get_buffer: Any) -> Iterator[Mapping[str, Any]]:
+        try:
+            yield from super().start_sequence(n, get_buffer)
+        finally:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_camera_that_is_stopped_just_as_it_is_asked_does_not_hold_up_the_end() -> None:
+    with ms.Scope(camera=StoppedWhenAsked(shape=(16, 24), rate_hz=100)) as scope:
+        scope.start_acquisition()
+        until(lambda: scope.ledger.produced > 10)
+        began = time.monotonic()
+        scope.stop_acquisition()
+        assert scope.wait_acquisition(30.0)
+        assert time.monotonic() - began < STOP_STREAM_S - 1.0, "the time that a camera has to answer"
+    assert scope.ledger.exact
 
 
 def test_sources_are_recorded_bit_by_bit(tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ class Acquisitions:
     def _producer(self, stream: Stream) -> Member | None:
         return self._members[stream.spec.producer] if stream.spec.producer is not None else None
 
+    def _stopped_producer(self, stream: Stream) -> Member | None:
+        producer = self._producer(stream)
+        return producer if producer is not None and producer.child is not None and producer.child.stopped else None
+
     def _start_next(self, acquisition: _Acquisition) -> None:
         while acquisition.waiting:
             stream = acquisition.waiting.pop(0)
@@ -193,7 +197,7 @@ class Acquisitions:
             self._end(stream, "stopped", "")
             return False
         if producer.child.stopped:
-            self._end(stream, "stopped", f"{producer.name} is stopped (SIGSTOP) and did not answer")
+            self._end(stream, "stopped", _not_answered(producer))
             return False
         stream.stop_by = time.monotonic() + STOP_STREAM_S
 
@@ -265,6 +269,8 @@ class Acquisitions:
                 self.stream_ended(stream, "complete", "")
             elif stream.stop_by is not None and now > stream.stop_by:
                 self.stream_ended(stream, "stopped", "the camera did not stop in time")
+            elif stream.stop_by is not None and (stopped := self._stopped_producer(stream)) is not None:
+                self.stream_ended(stream, "stopped", _not_answered(stopped))  # since it was asked
         for acquisition in list(self._open):
             if acquisition.starting is not None and (now > acquisition.start_by or not acquisition.starting.active):
                 acquisition.starting = None
@@ -311,3 +317,7 @@ class Acquisitions:
             deferred.reject(self.failure)
         else:
             deferred.resolve(None)
+
+
+def _not_answered(producer: Member) -> str:
+    return f"{producer.name} is stopped (SIGSTOP) and did not answer"
