@@ -177,7 +177,10 @@ def test_ids_end_where_all_that_comes_after_them_still_fits(compression: str, tm
     path = tmp_path / "run.ome.zarr"
     layout = storage.CameraLayout((24, 40), "uint16", compression=compression)
     with storage.open_image_writer(storage.create_recording(path, {"camera": layout}), "camera") as writer:
-        writer.append(frame_of(1), frame_id=2**62)
+        for wrong in ("a", 1.5, [1]):
+            with pytest.raises(ConfigError, match="frame_id is a whole number, not "):
+                writer.append(frame_of(1), frame_id=wrong)  # type: ignore[arg-type]
+        writer.append(frame_of(1), frame_id=np.uint64(2**62))  # type: ignore[arg-type]
         for more in ({}, {"frame_id": 2**62 + 1}, {"frame_id": 2**64 - 1}):
             with pytest.raises(ConfigError, match=r"frame_id \d+ is too large: ids end at 2\*\*62"):
                 writer.append(frame_of(2), **more)

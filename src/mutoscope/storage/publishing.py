@@ -39,6 +39,7 @@ from mutoscope.storage.writer import (
     Receipt,
     _pack_plane,
     _unfit,
+    _whole,
 )
 
 __all__ = ["DeferredReceipt", "PublishingWriter"]
@@ -188,6 +189,8 @@ class PublishingWriter(FrameStreamWriter):
         try:
             if frame_id is None:
                 frame_id = self._last + 1
+            elif type(frame_id) is not int:
+                frame_id = _whole(frame_id, self.path)
             if not self._last < frame_id <= _MAX_ID:
                 raise ConfigError(f"{self.path}: {_unfit(frame_id, self._last)}")
             try:

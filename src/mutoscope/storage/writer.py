@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import struct
 import time
@@ -50,6 +51,14 @@ def _pack_plane(index: Any) -> bytes | None:
 
 
 _UNKNOWN_PLANE = _PLANE.pack(-1, -1, -1, -1)
+
+
+def _whole(frame_id: Any, path: Path) -> int:
+    """Return an id of another type of whole numbers, such as NumPy's."""
+    try:
+        return operator.index(frame_id)
+    except TypeError:
+        raise ConfigError(f"{path}: frame_id is a whole number, not {frame_id!r}") from None
 
 
 def _unfit(frame_id: int, last: int) -> str:
@@ -315,6 +324,8 @@ class FrameStreamWriter:
         last = self._last
         if frame_id is None:
             frame_id = last + 1
+        elif type(frame_id) is not int:
+            frame_id = _whole(frame_id, self.path)
         if not last < frame_id <= _MAX_ID:
             raise ConfigError(f"{self.path}: {_unfit(frame_id, last)}")
         syncer = self._syncer
