@@ -553,3 +553,10 @@ def test_metadata_that_do_not_fit_are_refused_by_name_and_cost_no_id(name: str, 
             writer.publish(slot)
         assert writer.push(image, tick=2**64 - 1, utc_ns=-1) == 1
         assert ring.statistics().slots_used == 1
+
+
+@pytest.mark.parametrize("wrong", [{"slots": "a"}, {"slots": 4.5}, {"slot_bytes": "x"}, {"row_count": []}])
+def test_sizes_that_are_no_numbers_are_refused_in_a_sentence(wrong: dict[str, object]) -> None:
+    [what] = wrong
+    with pytest.raises(ConfigError, match=f"ring 'ring': {what} is a whole number, not "):
+        FrameRing(**{"slots": 4, "slot_bytes": 100, **wrong})  # type: ignore[arg-type]

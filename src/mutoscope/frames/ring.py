@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex
 
 from mutoscope.frames import _os, _process
 from mutoscope.frames import _ring_native as native
@@ -86,6 +86,9 @@ class FrameRing:
         row_count: int = 16,
         first_id: int = 1,
     ) -> None:
+        for what, number in (("slots", slots), ("slot_bytes", slot_bytes), ("row_count", row_count)):
+            if not isinstance(number, SupportsIndex):
+                raise ConfigError(f"ring {name!r}: {what} is a whole number, not {number!r}")
         if not 4 <= slots <= _MAX_SLOTS:
             raise ConfigError(f"ring {name!r} needs 4 to {_MAX_SLOTS} slots, not {slots}")
         if slot_bytes < 1:
