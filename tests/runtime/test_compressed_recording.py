@@ -41,8 +41,9 @@ def test_every_frame_is_stored_though_the_recorder_is_killed(tmp_path: Path, com
 def test_a_full_disk_ends_the_run_and_every_frame_is_accounted_for(mount: Callable[[int], Path]) -> None:
     path = mount(3000) / "run.ome.zarr"
     with ms.Scope(camera=camera(400, shape=SHAPE), record=path, compression="blosc-lz4", reserve_bytes=0) as scope:
-        with pytest.raises(DiskFullError, match="was not stored"):
+        with pytest.raises(DiskFullError, match="was not stored") as caught:
             scope.acquire()
+        assert str(caught.value).count("not stored") == 1
         assert scope.wait(30.0)
     assert scope.result is not None
     assert scope.result.exit_reason == "disk_full"

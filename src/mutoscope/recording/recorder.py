@@ -169,7 +169,8 @@ class RecorderWorker(Worker):
         lost = [*self._refuse_taken(reason), *frame_ids]
         for frame_id in frame_ids:
             self._refuse(frame_id, reason)
-        self._fail(reason, what or (f"frame {lost[0]} was not stored: {error}" if lost else str(error)))
+        told = str(error).partition("; frame")[0]  # a writer that stores later says which frames it lost, as is said here
+        self._fail(reason, what or (f"frame {lost[0]} was not stored: {told}" if lost else str(error)))
 
     def _refuse_taken(self, reason: str) -> list[int]:
         """Refuse the frames that the writer had and did not store; return their ids."""
