@@ -320,13 +320,12 @@ class ThreadedEndpoint:
         """Read once; only for the thread that holds `_reading`."""
         session = self._session
         before = session.credits
-        queued = len(session.inbox)
         session.lines.wait(timeout_s, self._hear_hub)
         if session.outgoing:
             self._push()
         if session.credits != before or session.peer_closed:
             self._wake_one(everybody=True)
-        if len(session.inbox) > queued:
+        if session.inbox:  # never compared with what was there before: the other thread takes jobs out meanwhile
             with self._jobs:
                 self._jobs.notify()
 
