@@ -650,3 +650,37 @@ def test_a_command_is_in_the_audit_before_its_answer_arrives(scope: Scope) -> No
     for value in range(3):
         assert scope.program.request(Echo(value=value)) == value
         assert len(told) >= 1  # the first goes through the hub
+
+
+def test_an_event_that_comes_while_somebody_waits_for_an_answer_is_heard(hub: HubThread) -> None:
+    class Later(bus.Command):
+        pass
+
+    promised: list[bus.Deferred] = []
+
+    def later(sender: str, command: Later) -> bus.Deferred:
+        promised.append(bus.Deferred())
+        return promised[-1]
+
+    hub.do(lambda: hub.hub.register_local(Later, later))
+    program, heard, gate = hub.client(), [], threading.Event()
+
+    def hear(event: Shared) -> None:
+        heard.append(event)
+        gate.wait(support.DEADLINE_S)
+
+    program.subscribe(Shared, hear)
+    hub.do(lambda: hub.hub.publish(Shared(n=1)))
+    until(lambda: len(heard) == 1)
+    hub.do(lambda: hub.hub.publish(Shared(n=2)))  # lies there while the first one is being heard
+    until(lambda: program.statistics().queued == 1)
+    asking = threading.Thread(target=program.request, args=(Later(),))
+    asking.start()  # reads from here on, and began when one lay there
+    until(lambda: bool(promised))
+    gate.set()
+    until(lambda: len(heard) == 2)
+    hub.do(lambda: hub.hub.publish(Shared(n=3)))
+    until(lambda: len(heard) == 3)
+    hub.do(lambda: promised[0].resolve(None))
+    asking.join()
+    program.close()
