@@ -309,6 +309,13 @@ def test_ids_that_were_cut_within_a_value_are_recovered_up_to_there(length: int,
     writer.close()
     os.truncate(path / "frames/frame_id/c/0", length)
     left = min(length // 8, 10)
+    if closed and left < len(IDS):  # the pixels of a closed image are not trimmed for want of ids
+        for refuse in (storage.recover, lambda p: storage.open_writer(p, shape=(24, 40), dtype="uint16", resume=True)):
+            with pytest.raises(DatasetError, match=rf"closed with 10 frames, and frames/frame_id tells of {left}"):
+                refuse(path)
+        (path / "frames/frame_id/c/0").write_bytes((whole / "frames/frame_id/c/0").read_bytes())
+        assert_exact(path, IDS)
+        return
     assert storage.recover(path).images[0].frames == left
     assert not storage.recover(path).changed
     assert_exact(path, IDS[:left])

@@ -94,7 +94,7 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     ScopeStateError
         If a writer has it open.
     DatasetError, DatasetNotFoundError
-        If it is not a recording, or too damaged.
+        If it is not a recording, or too damaged: an image that was closed with more frames than have ids is left as it is.
     """
     from mutoscope.storage.ome_tiff import is_ome_tiff
     from mutoscope.storage.ome_tiff.recover import recover_tiff
@@ -133,6 +133,12 @@ def _recover_image(image: Path, name: str) -> ImageReport:
         actions = [f"removed {part}" for part in _seal.remove_parts(image)]
         actions += _restore_documents(image, own)
         frames, _ = _flat.last_written(image / _layout.FRAMES / "frame_id")
+        if isinstance(known := own.get("frames"), int) and known > frames:
+            raise DatasetError(
+                f"{image}: was closed with {known} frames, and frames/frame_id tells of {frames}: the other ids were lost to "
+                "damage. Pixels are left as they are, for they may be whole: restore frames/frame_id "
+                "from a copy"
+            )
         document = _nodes.read_array(image, _layout.LEVEL)
         level, _ = _layout.parse_level(document, str(image / _layout.LEVEL))
         actions += _restore_rows(image, level, frames)
