@@ -350,7 +350,7 @@ def test_any_json_as_coordinates(value, kind):
         pass
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("read", "data"),
     [

@@ -454,7 +454,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             append(writer, 2, 2)
         with pytest.raises(ConfigError, match="shape"):
             writer.append(np.zeros((3, 3), "uint16"))
-        with pytest.raises(ConfigError, match="metadata"):
+        with pytest.raises(ConfigError, match="tick of frame 3 is a whole number"):
             writer.append(frame_of(3), tick=-1)
         append(writer, 3, 3)
     assert_exact(writer.path, [1, 2, 3], ALL)
