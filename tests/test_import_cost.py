@@ -10,7 +10,20 @@ import pytest
 
 LIST_MODULES = "import sys; {}; print(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
 NOT_OF_THE_CORE = {
-    *("IPython", "aiohttp", "imagecodecs", "imageio", "napari", "PIL", "pymmcore", "pymmcore_plus", "scipy", "tensorstore"),
+    *(
+        "IPython",
+        "aiohttp",
+        "bioio",
+        "imagecodecs",
+        "imageio",
+        "napari",
+        "ndstorage",
+        "PIL",
+        "pymmcore",
+        "pymmcore_plus",
+        "scipy",
+        "tensorstore",
+    ),
     *("numcodecs", "roifile", "tifffile", "useq", "zarr", "zmq"),
 }
 NOT_BEFORE_USE = {"cloudpickle", "cyclopts", "rich"}
