@@ -184,6 +184,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
 def _idle(bench: Bench, seconds: float) -> None:
     with Scope(camera=SimulatedCamera(shape=SHAPE, rate_hz=100), workers=[Looker, Counter]) as scope:
         pids = [scope.supervisor_pid, *(status.pid for status in scope.status())]
+        scope.wait(timeout_s=1.0)  # what follows a start is not idleness yet
         began, before = time.monotonic(), sum(map(_cpu_s, pids))
         scope.wait(timeout_s=seconds)
         used = (sum(map(_cpu_s, pids)) - before) / (time.monotonic() - began)
