@@ -372,7 +372,8 @@ def test_closing_the_ring_ends_everyone(ring: FrameRing) -> None:
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 5
-    while not (sleeper._waiting and writer._waiting) and time.monotonic() < deadline:
+    while not (sleeper._waiting and writer._waiting):
+        assert time.monotonic() < deadline, "both wait when the ring is closed"
         time.sleep(0.005)
     ring.close()
     ring.close()

@@ -226,8 +226,16 @@ def test_nothing_is_left_by_killed_processes(start: Start) -> None:
 
 
 FORGETFUL = """
-import sys, gc, subprocess, time
+import contextlib, gc, os, subprocess, sys, time
 from mutoscope.frames import FrameRing
+
+def watched():
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += "pidfd" in os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
 ring = FrameRing(slots=8, slot_bytes=4096)
 reader, writer = ring.reader(), ring.writer()
 child = subprocess.Popen([sys.executable, sys.argv[1], "read", ring.listen()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -236,10 +244,13 @@ if sys.argv[2] == "drop":
     ring._listener.close()
     del ring, reader, writer
     gc.collect()
+before = watched()
 child.kill()
 child.wait()
-if sys.argv[2] == "drop":
-    time.sleep(0.2)
+deadline = time.monotonic() + 20
+while sys.argv[2] == "drop" and watched() == before:  # the native thread sees the death, though nobody holds the ring
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
 print("end", flush=True)
 """
 

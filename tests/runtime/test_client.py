@@ -31,9 +31,14 @@ class Doze(ms.Command):
     pass
 
 
+class Dozes(ms.Event):
+    pass
+
+
 class SlowHandler(ms.Worker):
     @ms.handles(Doze)
     def doze(self, command: Doze) -> None:
+        self.publish(Dozes())
         time.sleep(30.0)
 
 
@@ -41,11 +46,11 @@ class LaserOnFire(ms.Event):
     celsius: float
 
 
-def kill_soon(pid: int, after_s: float) -> threading.Thread:
-    """Kill a process from another thread."""
+def kill_once(pid: int, condition: Callable[[], object]) -> threading.Thread:
+    """Kill a process from another thread, once something is so."""
 
     def act() -> None:
-        time.sleep(after_s)
+        until(condition)
         os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=act)
@@ -53,19 +58,33 @@ def kill_soon(pid: int, after_s: float) -> threading.Thread:
     return thread
 
 
+def dozing(scope: ms.Scope) -> Callable[[], bool]:
+    """Return what tells whether SlowHandler has begun to doze."""
+    heard = threading.Event()
+    scope.subscribe(Dozes, lambda _: heard.set())
+    return heard.is_set
+
+
+def taking(scope: ms.Scope) -> Callable[[], bool]:
+    """Return what tells whether the camera takes frames."""
+    return lambda: status_of(scope, "camera").frames > 0
+
+
 @pytest.mark.parametrize(
-    "wait",
+    ("wait", "begun"),
     [
-        lambda scope: scope.acquire(),
-        lambda scope: (scope.start_acquisition(), scope.wait_acquisition()),
-        lambda scope: scope.request(Doze(), timeout_s=60.0),
+        (lambda scope: scope.acquire(), taking),
+        (lambda scope: (scope.start_acquisition(), scope.wait_acquisition()), taking),
+        (lambda scope: scope.request(Doze(), timeout_s=60.0), dozing),
     ],
     ids=["acquire", "wait_acquisition", "request"],
 )
-def test_the_supervisor_dies_while_the_program_waits(wait: Callable[[ms.Scope], object]) -> None:
+def test_the_supervisor_dies_while_the_program_waits(
+    wait: Callable[[ms.Scope], object], begun: Callable[[ms.Scope], Callable[[], bool]]
+) -> None:
     scope = ms.Scope(camera=camera(), workers=[SlowHandler])
     scope.start()
-    killer = kill_soon(scope.supervisor_pid, 0.3)
+    killer = kill_once(scope.supervisor_pid, begun(scope))
     with pytest.raises(PeerDiedError, match="the supervisor is gone"):
         wait(scope)
     killer.join()
@@ -88,9 +107,8 @@ def test_the_supervisor_dies_during_the_start(nothing_left: str) -> None:
     scope = ms.Scope(workers=[SlowSetup])
 
     def murder() -> None:
-        pids = until(lambda: [pid for pid in marked_processes(nothing_left) if _name(pid) == "mutoscope:supervisor"])
-        time.sleep(0.5)
-        os.kill(pids[0], signal.SIGKILL)
+        running = until(lambda: named if "SlowSetup" in (named := _named(nothing_left)) else None)
+        os.kill(running["supervisor"], signal.SIGKILL)
 
     killer = threading.Thread(target=murder)
     killer.start()
@@ -98,6 +116,11 @@ def test_the_supervisor_dies_during_the_start(nothing_left: str) -> None:
         scope.start()
     killer.join()
     assert not scope.running
+
+
+def _named(mark: str) -> dict[str, int]:
+    """Return the processes of a scope by their names."""
+    return {_name(pid).removeprefix("mutoscope:"): pid for pid in marked_processes(mark)}
 
 
 def _name(pid: int) -> str:
@@ -166,7 +189,7 @@ if __name__ == "__main__":
 
 def test_a_worker_that_dies_answers_nobody_any_more() -> None:
     with ms.Scope(workers=[SlowHandler, ms.WorkerSettings(Idler, restart=Restart(mode="never"))]) as scope:
-        killer = kill_soon(status_of(scope, "SlowHandler").pid, 0.3)
+        killer = kill_once(status_of(scope, "SlowHandler").pid, dozing(scope))
         with pytest.raises(PeerDiedError, match="SlowHandler did not answer Doze: "):
             scope.request(Doze(), timeout_s=60.0)
         killer.join()

@@ -98,7 +98,7 @@ import os, signal, sys, time
 until = time.monotonic() + 20
 while "the scope ends" not in open(sys.argv[1]).read():
     assert time.monotonic() < until
-time.sleep(0.05)
+    time.sleep(0.002)
 os.kill(int(sys.argv[2]), signal.SIGKILL)
 """
 

@@ -136,12 +136,12 @@ def run(*, quick: bool = False, folder: str | os.PathLike[str] | None = None) ->
 def _stream(bench: Bench, base: Path, seconds: float) -> None:
     frames = int(RATE_HZ * seconds)
     nbytes = math.prod(SHAPE) * 2 * frames
-    rest(base, nbytes)
+    rest(base, 0)
     before = raw_write(base, frames, RATE_HZ)
     rate = sustained(before, RING_SECONDS, RATE_HZ)
     camera = SimulatedCamera(shape=SHAPE, rate_hz=rate, pattern="counter", buffer_frames=CAMERA_BUFFER)
     path = base / "run.ome.zarr"
-    rest(base, nbytes)
+    rest(base, 0)
     with Scope(camera=camera, workers=[Looker, Counter], record=path, reserve_bytes=0, ring_seconds=RING_SECONDS) as scope:
         pids = [status.pid for status in scope.status()]
         peak: dict[int, int] = {}
@@ -160,7 +160,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
         span_s = float(times[-1] - times[0]) / 1e9
         exposed = int(ticks[-1])
     shutil.rmtree(path)
-    rest(base, nbytes)
+    rest(base, 0)
     after = sustained(raw_write(base, frames, RATE_HZ), RING_SECONDS, RATE_HZ)
     camera_account = ledger.cameras["camera"]
     note = (
