@@ -506,6 +506,15 @@ def test_other_vendors_names(tmp_path: Path, vendor: str, names: list[str]) -> N
     validate(tmp_path / "out.ome.zarr")
 
 
+def test_planes_are_told_in_the_order_in_which_they_were_stored(tmp_path: Path) -> None:
+    names = [f"x_B02_s{site:03}_w1.tif" for site in range(1, 201)]
+    for name in names:
+        write(tmp_path / "in" / name, plane_of(name))
+    told: list[tuple[int, str]] = []
+    import_plate(tmp_path / "in", tmp_path / "p.zarr", workers=1, progress=lambda done, total, name: told.append((done, name)))
+    assert told == list(enumerate(names, 1))
+
+
 def test_a_full_disk_ends_an_import_which_goes_on_with_room(tmp_path: Path, mount: Any) -> None:
     disk = mount(2000)
     names = [f"x_B02_s{site}_w1.tif" for site in range(1, 9)]

@@ -7,8 +7,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -334,8 +335,9 @@ class _Import:
         return specs
 
     def store(self, plate: Plate, workers: int, progress: Progress | None) -> None:
-        """Store what is not there yet, several planes at once."""
+        """Store what is not there yet, several planes at once; each is told as soon as it is stored, in that order."""
         total = len(self.planes)
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
         with ThreadPoolExecutor(workers, thread_name_prefix="mutoscope-import") as pool:
             waiting: dict[Future[Any], str] = {}
             try:
@@ -343,8 +345,11 @@ class _Import:
                     image = plate.image(place.image)
                     if image is None:
                         raise DatasetError(f"{self.root}: lost the image {place.image.path}")
-                    waiting[pool.submit(self._store, image, place, name)] = name
-                for done, future in enumerate(as_completed(waiting), 1):
+                    future = pool.submit(self._store, image, place, name)
+                    waiting[future] = name
+                    future.add_done_callback(ended.put)
+                for done in range(1, total + 1):
+                    future = ended.get()
                     outcome = future.result()
                     self._count(waiting[future], outcome)
                     if progress is not None:
