@@ -13,7 +13,7 @@ import pytest
 
 from mutoscope import storage
 from mutoscope.model.errors import DatasetError
-from mutoscope.storage._behind import Behind
+from mutoscope.storage._behind import AGE_S, MAX_WAITING, Behind
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,3 +106,31 @@ def test_what_an_ome_tiff_holds_leaves_the_page_cache(tmp_path: Path) -> None:
         assert len(reader) == 601
         for number in (0, 254, 255, 510, 511, 599):
             np.testing.assert_array_equal(reader[number], image + np.uint16(number))
+
+
+def test_a_short_burst_stays_in_the_page_cache(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    forgotten = forgets(tmp_path)  # not by a file system that lives in memory
+    behind = Behind()
+    began = time.monotonic()
+    behind.take(os.open(path, os.O_RDWR), 0, 1 << 20)
+    deadline = began + 60
+    while behind._given or (forgotten and cached_bytes(path) > 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert time.monotonic() - began >= AGE_S
+    behind.close()
+
+
+def test_not_more_than_so_many_descriptors_wait(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 16))
+    behind = Behind()
+    for _ in range(MAX_WAITING + 40):
+        behind.take(os.open(path, os.O_RDWR), 0, 1 << 16)
+    deadline = time.monotonic() + 60
+    while len(behind._given) > MAX_WAITING:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    behind.close()

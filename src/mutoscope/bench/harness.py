@@ -354,12 +354,13 @@ def touched(shape: int | Sequence[int], dtype: npt.DTypeLike = np.uint8) -> npt.
     return made
 
 
-def rest(place: Path, nbytes: int) -> None:
+def rest(place: Path, nbytes: int = 0) -> None:
     """Give writes into `place` an equal start: the device idle, the page cache clean, memory for `nbytes` touched.
 
     It waits, at most 30 s, until the device has written, and discarded, what it was asked to before. The memory is touched and
     freed: the kernel gives out first what was freed last, and a virtual machine's host has to find none while it is measured.
-    It is at most half of what is free.
+    It is at most half of what is free. For what takes longer than some seconds, leave it at 0: by then such a host has taken
+    the memory back, and takes it back while it is measured.
     """
     os.sync()
     number = place.stat().st_dev
@@ -371,7 +372,8 @@ def rest(place: Path, nbytes: int) -> None:
             break
         before = now
         time.sleep(_QUIET_S)
-    touched(min(int(1.25 * nbytes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2))
+    if nbytes:
+        touched(min(int(1.25 * nbytes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2))
 
 
 def percentile(values: Sequence[float], q: float) -> float:

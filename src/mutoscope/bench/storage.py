@@ -98,7 +98,6 @@ def _round(place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_firs
 
 def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
     path = place / STREAMS.get(case, "raw")
-    rest(place, images[0].nbytes * frames)
     with contextlib.ExitStack() as stack:
         if case in STREAMS:
             writer = stack.enter_context(storage.open_writer(path, shape=images[0].shape, dtype=images[0].dtype))
@@ -107,6 +106,7 @@ def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) 
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             store = _writing(fd, images)
+        rest(place, images[0].nbytes * frames)  # last: a virtual machine's host takes unused memory back within seconds
         taken = _timed(store, frames)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     for entry in place.iterdir():  # what belongs to a data set and lies beside it

@@ -2,6 +2,7 @@
 
 Left to itself, the kernel lets a recording fill the page cache, then makes the recorder wait while it empties it; and each
 frame takes memory that was not used before, which on a virtual machine costs more than the copy of the pixels.
+A short burst is better off without it: it is over before the cache is full, and the device would take processor time from it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ import collections
 import ctypes
 import os
 import threading
+import time
 
 __all__ = ["Behind"]
 
 _PIECE = 16 * 1024 * 1024
 """Bytes that are waited for at a time: so long may `close` take."""
+
+AGE_S = 1.0
+"""So many seconds stays what is finished in the page cache: a burst that is over by then goes at the speed of memory."""
+
+MAX_WAITING = 64
+"""Finished pieces, each with a descriptor, that wait for that at most; the oldest goes to the device at once beyond."""
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # sync_file_range(2)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,7 +48,7 @@ class Behind:
 
     def __init__(self) -> None:
         self.error: OSError | None = None
-        self._given: collections.deque[tuple[int, int, int]] = collections.deque()
+        self._given: collections.deque[tuple[float, int, int, int]] = collections.deque()
         self._changed = threading.Condition()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -49,7 +57,7 @@ class Behind:
         """Take over a descriptor, of which so many bytes from `start` on are not written to any more; it is closed here."""
         with self._changed:
             if not self._stopped and self.error is None:
-                self._given.append((fd, start, length))
+                self._given.append((time.monotonic() + AGE_S, fd, start, length))
                 self._changed.notify()
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="mutoscope-behind", daemon=True)
@@ -65,15 +73,24 @@ class Behind:
         if self._thread is not None:
             self._thread.join()
         while self._given:
-            os.close(self._given.popleft()[0])
+            os.close(self._given.popleft()[1])
+
+    def _next(self) -> tuple[int, int, int] | None:
+        """Wait for what is old enough: descriptor, first byte, bytes; None at the end."""
+        with self._changed:
+            while not self._stopped:
+                if self._given:
+                    left = self._given[0][0] - time.monotonic()
+                    if left <= 0 or len(self._given) > MAX_WAITING:
+                        return self._given.popleft()[1:]
+                    self._changed.wait(left)
+                else:
+                    self._changed.wait()
+        return None
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._given or self._stopped)
-                if self._stopped:
-                    return
-                fd, start, length = self._given.popleft()
+        while (given := self._next()) is not None:
+            fd, start, length = given
             try:
                 self._empty(fd, start, start + length)
             except OSError as error:
