@@ -30,6 +30,7 @@ from mutoscope.model.errors import ConfigError
 __all__ = [
     "MIN_ROUNDS",
     "Bench",
+    "Cells",
     "Figure",
     "Machine",
     "Ratio",
@@ -131,6 +132,14 @@ class Figure(msgspec.Struct, frozen=True, tag="figure"):
         return _judge(self.value.median, self.at_least, self.at_most) if self.counts else None
 
 
+class Cells(msgspec.Struct, frozen=True):
+    """A table of words and numbers that stands beside the figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 class Report(msgspec.Struct, frozen=True):
     """All results of one run of a bench."""
 
@@ -142,6 +151,7 @@ class Report(msgspec.Struct, frozen=True):
     results: tuple[Ratio | Figure, ...]
     notes: tuple[str, ...] = ()
     """What could not be measured here, and why."""
+    tables: tuple[Cells, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -156,8 +166,29 @@ class Report(msgspec.Struct, frozen=True):
         plain["passed"] = self.passed
         return msgspec.json.encode(plain).decode()
 
+    def to_markdown(self) -> str:
+        """Return the results, the tables and the machine as Markdown."""
+        rows = []
+        for result in self.results:
+            floor, ratio, bound = "", "", _bound(result).replace(">=", "≥").replace("<=", "≤")
+            value = result.test if isinstance(result, Ratio) else result.value
+            if isinstance(result, Ratio):
+                floor = f"{_number(result.floor.median)} {result.unit}"
+                ratio = f"{result.ratio.median:.2f} ({result.ratio.low:.2f}–{result.ratio.high:.2f})"
+            test = f"{_number(value.median)} {result.unit}".strip()
+            rows.append((result.name, floor, test, ratio, bound + (" (missed)" if result.passed is False else "")))
+        figures = Cells("", ("", "floor", "test", "ratio (quartiles)", "bound"), tuple(rows))
+        machine = self.machine
+        where = f"{machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}"
+        return "\n\n".join([*(_markdown(cells) for cells in (*self.tables, figures)), *self.notes, where])
+
     def show(self, console: Console) -> None:
         """Print the results as a table."""
+        for cells in self.tables:
+            shown = TextTable(*cells.columns, title=cells.title, title_justify="left")
+            for row in cells.rows:
+                shown.add_row(*row)
+            console.print(shown)
         table = TextTable(title=f"mutoscope bench {self.bench}", title_justify="left", caption_justify="left")
         table.add_column("what")
         for column in ("floor", "test", "ratio (quartiles)", "bound"):
@@ -246,6 +277,7 @@ class Bench:
         self._begin = time.monotonic()
         self._results: list[Ratio | Figure] = []
         self._notes: list[str] = []
+        self._tables: list[Cells] = []
 
     @property
     def counts(self) -> bool:
@@ -328,11 +360,15 @@ class Bench:
         if text not in self._notes:
             self._notes.append(text)
 
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table of words and numbers."""
+        self._tables.append(Cells(title, tuple(columns), tuple(map(tuple, rows))))
+
     def report(self) -> Report:
         """Return everything so far."""
         duration = time.monotonic() - self._begin
-        results, notes = tuple(self._results), tuple(self._notes)
-        return Report(self.name, self._machine, self._started, duration, self.rounds, results, notes)
+        results, notes, tables = tuple(self._results), tuple(self._notes), tuple(self._tables)
+        return Report(self.name, self._machine, self._started, duration, self.rounds, results, notes, tables)
 
     def _measure(self, case: Case) -> Measures:
         gc.collect()
@@ -406,6 +442,11 @@ def _judge(value: float, at_least: float | None, at_most: float | None) -> bool 
     if at_least is None and at_most is None:
         return None
     return (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+
+
+def _markdown(cells: Cells) -> str:
+    rows = (cells.columns, ("---",) * len(cells.columns), *cells.rows)
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
 def _bound(result: Ratio | Figure) -> str:

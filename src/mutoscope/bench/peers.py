@@ -32,6 +32,11 @@ class Control:
         """Return the descriptor, to wait on it."""
         return self._sock.fileno()
 
+    @property
+    def timeout_s(self) -> float:
+        """How long `hear` waits."""
+        return self._sock.gettimeout() or 0.0
+
     def say(self, value: Any) -> None:
         """Send a value."""
         self._sock.sendall(json.dumps(value).encode() + b"\n")
@@ -39,7 +44,7 @@ class Control:
     def hear(self) -> Any:
         """Wait for the next value; :class:`EOFError` when the other end is gone."""
         line = self._file.readline()
-        if not line:
+        if not line.endswith(b"\n"):  # cut by its death
             raise EOFError
         return json.loads(line)
 
@@ -87,7 +92,7 @@ class Peer:
         except EOFError:
             raise PeerDiedError(f"{self.role} ended with code {self.process.wait(_TIMEOUT_S)}") from None
         except TimeoutError:
-            raise TimeoutError(f"{self.role} said nothing for {_TIMEOUT_S:.0f} s") from None
+            raise TimeoutError(f"{self.role} said nothing for {self.control.timeout_s:.0f} s") from None
 
     def ask(self, order: Any) -> Any:
         """Send an order and wait for its answer."""
@@ -102,10 +107,13 @@ class Peers:
     ----------
     patience_s : float
         How long they may take to end when they are hung up on; then they are killed.
+    answer_s : float
+        How long they may take to answer.
     """
 
-    def __init__(self, patience_s: float = 5.0) -> None:
+    def __init__(self, patience_s: float = 5.0, answer_s: float = _TIMEOUT_S) -> None:
         self._patience_s = patience_s
+        self._answer_s = answer_s
         self._peers: list[Peer] = []
         self._launched: list[Peer] = []
 
@@ -128,7 +136,7 @@ class Peers:
     def launch(self, role: Callable[..., None], *, fds: Sequence[int] = (), **arguments: Any) -> Peer:
         """As :meth:`start`, without waiting: several that are launched get ready side by side (:meth:`wait_ready`)."""
         mine, theirs = socket.socketpair()
-        mine.settimeout(_TIMEOUT_S)
+        mine.settimeout(self._answer_s)
         command = [sys.executable, "-m", "mutoscope.bench._peer_main", f"{role.__module__}:{role.__qualname__}"]
         command += [str(theirs.fileno()), json.dumps(arguments)]
         with theirs:

@@ -221,35 +221,48 @@ def doctor(*, json: Json = False) -> int:
 
 @app.command
 def bench(
-    name: Annotated[Literal["ring", "bus", "live", "faults", "storage"], Parameter(help="What to measure.")],
+    name: Annotated[Literal["ring", "bus", "live", "faults", "storage", "crash"], Parameter(help="What to measure.")],
     /,
     *,
     quick: Annotated[
         bool, Parameter(negative="", help="Everything once, seconds instead of minutes; times are not judged.")
     ] = False,
-    kills: Annotated[int | None, Parameter(converter=whole, help="Of faults: how many workers to kill.")] = None,
-    seed: Annotated[
-        int | None, Parameter(converter=whole, help="Of faults: chooses the same victims and moments again.")
+    kills: Annotated[
+        int | None, Parameter(converter=whole, help="Of faults and crash: how many workers, or writers of a kind, to kill.")
     ] = None,
+    seed: Annotated[
+        int | None, Parameter(converter=whole, help="Of faults and crash: chooses the same victims and moments again.")
+    ] = None,
+    only: Annotated[str | None, Parameter(help="Of crash and storage --peers: writers whose name has this in it.")] = None,
+    markdown: Annotated[bool, Parameter(negative="", help="Print the results as Markdown.")] = False,
     json: Json = False,
 ) -> int:
     """Measure this machine: each figure beside the physical floor of the same run. Exit code 1 if a bound was missed."""
     from rich.console import Console
 
-    chosen = {option: value for option, value in {"kills": kills, "seed": seed}.items() if value is not None}
-    if chosen and name != "faults":
-        raise ConfigError(f"--{next(iter(chosen))} belongs to the bench faults, not to {name}")
+    options = {"kills": kills, "seed": seed, "only": only}
+    chosen = {option: value for option, value in options.items() if value is not None}
+    for option in chosen:
+        if name not in (benches := _BENCH_OPTIONS[option]):
+            raise ConfigError(f"--{option} belongs to the bench {' or '.join(benches)}, not to {name}")
     if kills is not None and kills < 1:
         raise ConfigError(f"the number of kills must be 1 or more, not {kills}")
     try:
         report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        raise BackendUnavailableError(f"the bench {name} needs {package}: {command_for('bench', package)}") from error
-    report.show(Console())
+        command = command_for("peers" if name == "crash" else "bench", package)
+        raise BackendUnavailableError(f"the bench {name} needs {package}: {command}") from error
+    if markdown:
+        print(report.to_markdown())
+    else:
+        report.show(Console())
     if json:
         print(report.to_json())
     return 0 if report.passed else 1
+
+
+_BENCH_OPTIONS = {"kills": ("faults", "crash"), "seed": ("faults", "crash"), "only": ("crash",)}
 
 
 def _display(title: str, headless: bool, frames: int | None, seconds: float | None) -> ScopeDisplay | None:
