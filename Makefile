@@ -11,6 +11,7 @@ ARGS ?=
 
 DEMO := .venv-demo
 TEST := .venv
+PAGE_SOURCES := $(wildcard web/*.json web/*.mjs web/build.py) $(shell find web/src -type f)
 BUILD_FILES := pyproject.toml hatch_build.py $(wildcard src/mutoscope/frames/_core/*.[ch]) src/mutoscope/frames/_compile.py
 SOURCES := $(shell find src -name '*.py')
 PIP := -m pip --disable-pip-version-check --no-input -q
@@ -29,12 +30,13 @@ lint: $(TEST)/.installed
 	@$(TEST)/bin/ruff format --check
 	@$(TEST)/bin/mypy
 	@$(TEST)/bin/lint-imports
+	@$(TEST)/bin/python web/build.py --check
 
 bench: $(TEST)/.installed
 	@for name in ring bus storage live faults; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
 
 # The stamp is written last: an interrupted set-up starts again.
-$(DEMO)/.installed: $(BUILD_FILES) $(SOURCES)
+$(DEMO)/.installed: $(BUILD_FILES) $(SOURCES) $(PAGE_SOURCES)
 	@PYTHON=$(PYTHON) tools/environment $(DEMO)
 	@echo "Installing Mutoscope into $(DEMO) (the first time takes a minute) ..."
 	@$(DEMO)/bin/python $(PIP) install .
@@ -51,4 +53,4 @@ $(TEST)/.installed: $(BUILD_FILES)
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -f src/mutoscope/frames/_core/*.so
+	rm -rf src/mutoscope/frames/_core/*.so src/mutoscope/viewers/page/_static web/node_modules

@@ -1,0 +1,256 @@
+/** The messages of docs/page-protocol.md, version 1. */
+
+export const SUBPROTOCOL = "mutoscope.page.1";
+
+export interface Setting {
+  name: string;
+  kind: "int" | "float" | "bool" | "str" | "path" | "shape" | "ids";
+  value: unknown;
+  default: unknown;
+  doc: string;
+  unit: string;
+  minimum: number | null;
+  maximum: number | null;
+  step: number | null;
+  choices: unknown[];
+  optional: boolean;
+  live: boolean;
+}
+
+export interface StreamAbout {
+  name: string;
+  index: number;
+  shape: [number, number];
+  dtype: string;
+  sent_dtype: "u1" | "u2" | "f4";
+  range: [number, number] | null;
+  rate_hz: number | null;
+  pixel_size_um: number | null;
+  driver: string;
+  history: "recording" | "memory" | "dataset" | "none";
+  settings: Setting[];
+}
+
+export interface OverlayColumns {
+  y: string;
+  x: string;
+  frame_id: string | null;
+  id: string | null;
+  stream: string | null;
+}
+
+export interface TableAbout {
+  name: string;
+  owner: string;
+  capacity: number;
+  columns: { name: string; dtype: string; shape: number[] }[];
+  overlay: OverlayColumns | null;
+}
+
+export interface Field {
+  name: string;
+  type: "int" | "float" | "bool" | "str" | "choice" | "list" | "json";
+  required: boolean;
+  default: unknown;
+  optional: boolean;
+  doc: string;
+  unit: string;
+  minimum: number | null;
+  maximum: number | null;
+  choices: unknown[];
+  items: Field | null;
+}
+
+export interface CommandAbout {
+  name: string;
+  title: string;
+  doc: string;
+  owners: string[];
+  broadcast: boolean;
+  fields: Field[];
+}
+
+export interface Hello {
+  type: "hello";
+  protocol: number;
+  version: string;
+  mode: "live" | "dataset";
+  scope: string;
+  client: string;
+  role: "view" | "control";
+  expires_utc_ms: number | null;
+  monotonic_ms: number;
+  utc_ms: number;
+  record: { path: string; folder: string } | null;
+  streams: StreamAbout[];
+  tables: TableAbout[];
+  commands: CommandAbout[];
+  workers: { name: string; kind: string; class: string; moves: boolean }[];
+  limits: { credit: number; message_bytes: number; table_rows: number; rois: number; lease_s: number; history_bytes: number };
+}
+
+export interface History {
+  kind: StreamAbout["history"];
+  first_id: number;
+  last_id: number;
+  frames: number;
+  bytes: number;
+}
+
+export interface StreamState {
+  produced: number;
+  stored: number | null;
+  pending: number | null;
+  rate_hz: number;
+  stored_hz: number | null;
+  last_id: number;
+  ring: { slots: number; used: number } | null;
+  blocked_s: number;
+  camera_overrun: number;
+  dropped: Record<string, number>;
+  shown: number;
+  skipped: number;
+  settings: Record<string, unknown>;
+  consumers: {
+    name: string;
+    policy: string;
+    offered: number;
+    done?: number;
+    pending?: number;
+    dropped?: Record<string, number>;
+    shown?: number;
+    skipped?: number;
+  }[];
+  history: History | null;
+}
+
+export interface WorkerState {
+  name: string;
+  kind: string;
+  class: string;
+  pid: number | null;
+  state: string;
+  rate_hz: number;
+  frames: number;
+  drops: number;
+  camera_overruns: number;
+  timeouts: number;
+  busy: number | null;
+  restarts: number;
+  heartbeat_age_s: number | null;
+  recovery_s: number[];
+  last_error: string;
+  last_traceback: string;
+}
+
+export interface State {
+  type: "state";
+  utc_ms: number;
+  monotonic_ms: number;
+  uptime_s?: number;
+  scope?: { acquiring: boolean; saving: boolean; mode: string; settings: Record<string, unknown> };
+  streams: Record<string, StreamState>;
+  workers?: WorkerState[];
+  tables?: Record<string, { appended: number }>;
+  disk?: { free_bytes: number; reserve_bytes: number; bytes_per_s: number; full_in_s: number | null } | null;
+  page?: { clients: number; viewers: number };
+}
+
+export interface Histogram {
+  type: "histogram";
+  stream: string;
+  frame_id: number;
+  low: number;
+  high: number;
+  counts: number[];
+  pixels: number;
+  step: number;
+  not_finite: number;
+  auto: [number, number];
+  percentiles: [number, number][];
+}
+
+export interface LogLine {
+  utc_ms: number;
+  level: number;
+  worker: string;
+  text: string;
+}
+
+/** (y, x), whole numbers at pixel centres. */
+export type Vertex = [number, number];
+
+export type Geometry =
+  | { type: "rectangle" | "ellipse"; center: Vertex; height: number; width: number; angle_deg?: number }
+  | { type: "polygon"; exterior: Vertex[]; holes?: Vertex[][] }
+  | { type: "polyline"; vertices: Vertex[] }
+  | { type: "freehand"; vertices: Vertex[]; closed?: boolean }
+  | { type: "line"; start: Vertex; end: Vertex }
+  | { type: "points"; points: Vertex[] }
+  | { type: "mask"; origin: Vertex; shape: [number, number]; bits: string }
+  | { type: "composite"; parts: Geometry[] };
+
+export interface Roi {
+  id: string;
+  geometry: Geometry;
+  name?: string;
+  plane?: Record<string, unknown>;
+  stroke?: Record<string, unknown>;
+  group?: string;
+}
+
+export interface PlacedRoi {
+  stream: string;
+  revision: number;
+  roi: Roi;
+}
+
+export interface Lease {
+  type: "lease";
+  holder: string | null;
+  name: string;
+  yours: boolean;
+  expires_in_s: number;
+}
+
+export interface Reply {
+  type: "reply";
+  id: number;
+  ok: boolean;
+  value?: unknown;
+  error?: { code: string; kind: string; message: string; traceback: string | null };
+}
+
+export type Cell = number | string | boolean | null | Cell[];
+
+export interface TableRows {
+  type: "table";
+  table: string;
+  first: boolean;
+  last_row_id: number;
+  lost: number;
+  columns: Record<string, Cell[]>;
+}
+
+export interface FrameIndex {
+  first_id: number;
+  last_id: number;
+  frames: number;
+  first_utc_ms: number | null;
+  last_utc_ms: number | null;
+  gaps: [number, number][];
+  gaps_more: number;
+}
+
+export type FromServer =
+  | Hello
+  | State
+  | Histogram
+  | Reply
+  | Lease
+  | TableRows
+  | { type: "log"; lines: LogLine[] }
+  | { type: "rois"; revision: number; rois: PlacedRoi[] }
+  | { type: "roi"; revision: number; stream: string; origin: string; roi?: Roi; removed?: string }
+  | { type: "ended"; reason: string; message: string; errors: string[]; dropped: Record<string, unknown> }
+  | { type: "error"; code: string; message: string; about: string };

@@ -1,0 +1,72 @@
+import type uPlot from "uplot";
+import type { ScopeView } from "../model/scope";
+import { axis, Plot } from "./Plot";
+import { count } from "./words";
+
+const LOSS = "#ff7a45";
+const SPAN_S = 300;
+
+/** Each half second in which frames were lost is a bar from top to bottom with a triangle on it: no loss is too small to see. */
+function lossMarks(): uPlot.Plugin {
+  return {
+    hooks: {
+      draw: (plot) => {
+        const losses = plot.data[3];
+        if (!losses) return;
+        const { ctx, bbox } = plot;
+        const size = 5 * devicePixelRatio;
+        ctx.save();
+        ctx.fillStyle = LOSS;
+        losses.forEach((lost, index) => {
+          if (!lost) return;
+          const x = plot.valToPos(plot.data[0][index]!, "x", true);
+          if (x < bbox.left - 1 || x > bbox.left + bbox.width + 1) return;
+          ctx.globalAlpha = 0.55;
+          ctx.fillRect(x - devicePixelRatio, bbox.top, 2 * devicePixelRatio, bbox.height);
+          ctx.globalAlpha = 1;
+          ctx.beginPath();
+          ctx.moveTo(x - size, bbox.top);
+          ctx.lineTo(x + size, bbox.top);
+          ctx.lineTo(x, bbox.top + size * 1.5);
+          ctx.fill();
+        });
+        ctx.restore();
+      },
+    },
+  };
+}
+
+export function StripChart({ scope, stream }: { scope: ScopeView; stream: string }) {
+  const state = scope.state.value;
+  const strip = scope.strips.of.get(stream);
+  const now = (state?.utc_ms ?? 0) / 1000;
+  const lost = strip ? strip.lost.reduce<number>((sum, each) => sum + (each ?? 0), 0) : 0;
+  const options: Omit<uPlot.Options, "width" | "height"> = {
+    legend: { show: false },
+    cursor: { show: false },
+    padding: [6, 4, 0, 0],
+    scales: {
+      x: { time: true, range: () => [(scope.state.peek()?.utc_ms ?? 0) / 1000 - SPAN_S, (scope.state.peek()?.utc_ms ?? 0) / 1000] },
+      y: { range: (_plot, _low, high) => [0, Math.max(1, (high || 0) * 1.15)] },
+    },
+    axes: [axis({ size: 22, space: 70 }), axis({ size: 40, space: 28 })],
+    series: [
+      {},
+      { label: "produced", stroke: "#56b4e9", width: 1.5, points: { show: false } },
+      { label: "stored", stroke: "#0fb584", width: 1.5, dash: [5, 3], points: { show: false } },
+      { label: "lost", show: false },
+    ],
+    plugins: [lossMarks()],
+  };
+  const data = (strip ? [strip.utc, strip.produced, strip.stored, strip.lost] : [[], [], [], []]) as uPlot.AlignedData;
+  return (
+    <figure class="strip">
+      <Plot label={`Frames a second of ${stream} over the last five minutes; ${count(lost)} frames lost`} height={104} identity={stream} revision={now} options={options} data={data} />
+      <figcaption>
+        <span class="key produced">produced</span>
+        <span class="key stored">stored</span>
+        <span class="key lost">{lost ? `${count(lost)} lost in 5 min` : "no loss in 5 min"}</span>
+      </figcaption>
+    </figure>
+  );
+}
