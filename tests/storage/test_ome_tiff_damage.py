@@ -17,7 +17,7 @@ from mutoscope import storage
 from mutoscope.model.errors import DatasetError
 
 SHAPE = (64, 96)
-IDS = list(range(1, 9))
+IDS = list(range(1, 15))  # more than an index block has places for
 
 
 def make(path: Path, compression: str) -> None:
@@ -84,7 +84,7 @@ def test_flipped_bits_are_told_or_harmless(tmp_path: Path, compression: str) -> 
             differ = int(np.count_nonzero(image != good[frame_id]))
             in_pixels = any(begin <= place < end for begin, end in pixels)
             assert differ <= (1 if compression == "none" and in_pixels else 0)
-    assert told > 60
+    assert told > 40  # the others hit pixels, or the room of slots that are not used
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
@@ -153,6 +153,20 @@ def test_pages_lost_in_a_power_cut(tmp_path: Path, compression: str) -> None:
         assert again.images[0].doubtful == report.images[0].doubtful
     assert named > 10
     assert kept > 40
+
+
+def test_the_record_of_a_lost_frame_never_stands_for_another(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.tiff"
+    make(path, "none")
+    last = tiff_frames(path)[11]
+    bad = copy_of(path, "bad", lambda data: data[: last.offset + last.stored])  # the slots of the last two stay
+    with pytest.raises(DatasetError, match="too short"):
+        read_all(bad)
+    assert storage.recover(bad).images[0].frames == 12
+    with open(bad, "ab") as file:  # as of an append that was killed before its record was written
+        file.write(bytes(2 * last.stored))
+    assert storage.recover(bad).images[0].frames == 12
+    assert check_frames(bad) == IDS[:12]
 
 
 def test_hostile_files(tmp_path: Path) -> None:

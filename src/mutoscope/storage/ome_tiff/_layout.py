@@ -27,6 +27,9 @@ BLOCK = 4096
 LARGE_FRAME_BYTES = 64 * BLOCK
 """From this size on, pixels that are not compressed begin at a multiple of `BLOCK`, to fill whole pages of the page cache."""
 
+DIRECTORY_ROOM = 256
+"""Of each directory; that of the first page fills it."""
+
 RECORD = struct.Struct("<16s16sQQQqqd4iQQQQII")
 RECORD_TAG = 50740  # DNGPrivateData: DNG 1.4, "a place for camera manufacturers to store private data"; libtiff knows it
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
@@ -80,11 +83,15 @@ class Geometry:
         """Of one page."""
         return -(-self.shape[0] // self.rows_per_strip)
 
+    @property
+    def index_unit(self) -> int:
+        """Index blocks begin at multiples of this; what fits into it is the size of one."""
+        return 16 * BLOCK if self.frame_bytes >= LARGE_FRAME_BYTES else BLOCK
+
     def align(self, offset: int) -> int:
         """Return the first place from `offset` on where a page's pixels may begin."""
-        if self.compression == "none" and self.frame_bytes >= LARGE_FRAME_BYTES:
-            return -(-offset // BLOCK) * BLOCK
-        return align(offset)
+        large = self.compression == "none" and self.frame_bytes >= LARGE_FRAME_BYTES
+        return align(offset, BLOCK if large else 8)
 
 
 def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | None) -> Geometry:
@@ -153,20 +160,33 @@ class Page(NamedTuple):
     next: int
 
 
-def align(offset: int) -> int:
-    """Return the next multiple of 8."""
-    return (offset + 7) & ~7
+class Place(NamedTuple):
+    """Where the next page goes."""
+
+    record_at: int
+    pixels_at: int
+
+
+def align(offset: int, unit: int = 8) -> int:
+    """Return the next multiple of `unit`."""
+    return -(-offset // unit) * unit
 
 
 class Pages:
-    """Builds, and checks, the pages of one geometry."""
+    """Builds, and checks, the pages of one geometry, and tells where they go.
+
+    Attributes
+    ----------
+    slot_bytes : int
+        Of a slot of an index block: record, room for a directory, and offsets and counts of the strips if there are several.
+    """
 
     def __init__(self, geometry: Geometry, dataset: bytes) -> None:
         self.geometry = geometry
         self.dataset = dataset
         dtype = np.dtype(geometry.dtype)
         height, width = geometry.shape
-        self._before = b"".join(
+        before = b"".join(
             _ENTRY.pack(*entry)
             for entry in (
                 (256, 4, 1, width),
@@ -176,9 +196,45 @@ class Pages:
                 (262, 3, 1, 1),
             )
         )
-        self._between = _ENTRY.pack(277, 3, 1, 1) + _ENTRY.pack(278, 4, 1, geometry.rows_per_strip)
-        self._after = _ENTRY.pack(339, 3, 1, SAMPLE_FORMATS[dtype.kind])
-        self._strips = geometry.strips
+        between = _ENTRY.pack(277, 3, 1, 1) + _ENTRY.pack(278, 4, 1, geometry.rows_per_strip)
+        after = _ENTRY.pack(339, 3, 1, SAMPLE_FORMATS[dtype.kind])
+        self._strips = number = geometry.strips
+        offsets = struct.pack("<HHQ", 273, 16, number)
+        counts = struct.pack("<HHQ", 279, 16, number)
+        record = struct.pack("<HHQ", RECORD_TAG, 1, RECORD.size)
+        self._begin = _COUNT.pack(11) + before + offsets
+        self._begin_described = _COUNT.pack(12) + before
+        self._offsets = offsets
+        self._between = between + counts
+        self._after = after + record
+        self.slot_bytes = RECORD.size + DIRECTORY_ROOM + (16 * number if number > 1 else 0)
+        self._index_bytes = max(geometry.index_unit, align(self.slot_bytes, BLOCK))
+
+    # ------------------------------------------------------------------ places
+
+    def index_end(self, record_at: int) -> int:
+        """Return where the index block ends that a record lies in."""
+        unit = self.geometry.index_unit
+        return record_at // unit * unit + self._index_bytes
+
+    def place(self, after: int | None, end: int) -> Place:
+        """Return where a page goes.
+
+        Parameters
+        ----------
+        after : int or None
+            Where the record of the page before is; None for the first.
+        end : int
+            Where all that is in the file ends.
+        """
+        if after is not None:
+            record_at = after + self.slot_bytes
+            if record_at % BLOCK + min(self.slot_bytes, BLOCK) > BLOCK:
+                record_at = align(record_at, BLOCK)
+            if record_at + self.slot_bytes <= self.index_end(after):
+                return Place(record_at, self.geometry.align(end))
+        record_at = align(end, self.geometry.index_unit)
+        return Place(record_at, self.geometry.align(record_at + self._index_bytes))
 
     def directory_bytes(self, described: bool) -> int:
         """Return the length of a directory, its link included."""
@@ -188,79 +244,59 @@ class Pages:
         """Return where the directory at `ifd` links to the next one."""
         return ifd + self.directory_bytes(described) - _LINK.size
 
+    # ------------------------------------------------------------------ bytes
+
     def directory(
-        self, record_at: int, ifd: int, strips: tuple[int, int], description: tuple[int, int] | None, following: int
+        self, record_at: int, strips: tuple[int, int], description: tuple[int, int] | None = None, following: int = 0
     ) -> bytes:
         """Return a directory; `strips` are the values of tags 273 and 279, `description` count and offset of tag 270."""
+        pack = _LINK.pack
+        begin = self._begin
+        if description is not None:
+            begin = b"".join((self._begin_described, _ENTRY.pack(270, 2, *description), self._offsets))
         offsets, counts = strips
-        number = self._strips
-        return b"".join(
-            (
-                _COUNT.pack(11 if description is None else 12),
-                self._before,
-                b"" if description is None else _ENTRY.pack(270, 2, *description),
-                _ENTRY.pack(273, 16, number, offsets),
-                self._between,
-                _ENTRY.pack(279, 16, number, counts),
-                self._after,
-                _ENTRY.pack(RECORD_TAG, 1, RECORD.size, record_at),
-                _LINK.pack(following),
-            )
-        )
+        end = self._after
+        return b"".join((begin, pack(offsets), self._between, pack(counts), end, pack(record_at), pack(following)))
 
     def build(
         self,
+        place: Place,
         ordinal: int,
         meta: FrameMeta,
-        data_offset: int,
         counts: tuple[int, ...],
         mark: int,
         description: tuple[int, int] | None = None,
-    ) -> tuple[int, bytes]:
-        """Return where the page's directory is, and all that follows its pixels."""
-        data_bytes = sum(counts)
-        data_end = data_offset + data_bytes
-        tables_at = align(data_end)
+    ) -> bytes:
+        """Return what a page's slot holds: its record, its directory, and the tables of its strips."""
+        record_at, pixels_at = place
         if self._strips == 1:
-            tables, strips = b"", (data_offset, data_bytes)
+            tables, strips = b"", (pixels_at, counts[0])
         else:
-            tables = _tables(data_offset, counts)
-            strips = (tables_at, tables_at + 8 * self._strips)
-        record_at = tables_at + len(tables)
-        length = RECORD.size + self.directory_bytes(description is not None)
-        if record_at // BLOCK != (record_at + length - 1) // BLOCK:
-            record_at = (record_at // BLOCK + 1) * BLOCK
-        ifd = record_at + RECORD.size
-        fields = (MAGIC, self.dataset, ordinal, *meta, data_offset, data_bytes, ifd, mark)
+            tables, strips = _tables(pixels_at, counts), self._tables_at(record_at)
+        fields = (MAGIC, self.dataset, ordinal, *meta, pixels_at, sum(counts), record_at + RECORD.size, mark)
         record = RECORD.pack(*fields, 0, 0)[:-8]
-        crc = zlib.crc32(tables, zlib.crc32(record))
-        gap = record_at - tables_at - len(tables)
-        return ifd, b"".join(
-            (
-                bytes(tables_at - data_end),
-                tables,
-                bytes(gap),
-                record,
-                _CRC.pack(crc, 0),
-                self.directory(record_at, ifd, strips, description, 0),
-            )
-        )
+        crc = _CRC.pack(zlib.crc32(tables, zlib.crc32(record)), 0)
+        directory = self.directory(record_at, strips, description)
+        return b"".join((record, crc, directory.ljust(DIRECTORY_ROOM, b"\0") if tables else directory, tables))
 
-    def parse(self, data: bytes, tables: bytes, described: bool) -> tuple[Record, tuple[int, ...], int]:
-        """Return record, bytes of each strip and link of a page, or raise ValueError if it is not as it was written.
+    def _tables_at(self, record_at: int) -> tuple[int, int]:
+        at = record_at + RECORD.size + DIRECTORY_ROOM
+        return at, at + 8 * self._strips
 
-        `data` begins with the record; `tables` are the offsets and counts of the strips, where there are several.
-        """
+    def parse(self, slot: bytes, described: bool) -> tuple[Record, tuple[int, ...], int]:
+        """Return record, bytes of each strip and link of a page, or raise ValueError if it is not as it was written."""
         size = RECORD.size + self.directory_bytes(described)
-        if len(data) < size:
+        if len(slot) < (size if self._strips == 1 else self.slot_bytes):
             raise ValueError("it is cut")
-        record = Record(*RECORD.unpack_from(data))
+        record = Record(*RECORD.unpack_from(slot))
         if record.magic != MAGIC or record.dataset != self.dataset:
             raise ValueError("it has no record of this data set")
-        if record.crc != zlib.crc32(tables, zlib.crc32(data[: RECORD.size - 8])):
+        tables = slot[RECORD.size + DIRECTORY_ROOM : self.slot_bytes] if self._strips > 1 else b""
+        if record.crc != zlib.crc32(tables, zlib.crc32(slot[: RECORD.size - 8])):
             raise ValueError("its record is damaged")
-        directory = data[RECORD.size : size]
+        directory = slot[RECORD.size : size]
         description = find_entry(directory, 270) if described else None
+        record_at = record.ifd_offset - RECORD.size
         if self._strips == 1:
             counts: tuple[int, ...] = (record.data_bytes,)
             strips = (record.data_offset, record.data_bytes)
@@ -268,11 +304,9 @@ class Pages:
             counts = struct.unpack(f"<{self._strips}Q", tables[8 * self._strips :])
             if sum(counts) != record.data_bytes or tables != _tables(record.data_offset, counts):
                 raise ValueError("its table of strips is damaged")
-            at = align(record.data_offset + record.data_bytes)
-            strips = (at, at + 8 * self._strips)
+            strips = self._tables_at(record_at)
         following = int(_LINK.unpack(directory[-_LINK.size :])[0])
-        record_at = record.ifd_offset - RECORD.size
-        if directory != self.directory(record_at, record.ifd_offset, strips, description, following):
+        if directory != self.directory(record_at, strips, description, following):
             raise ValueError("its directory is damaged")
         if self.geometry.compression == "none" and record.data_bytes != self.geometry.frame_bytes:
             raise ValueError("its size is wrong")

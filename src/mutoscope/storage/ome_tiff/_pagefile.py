@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mutoscope.model.errors import DatasetError
+from mutoscope.storage import _files
 from mutoscope.storage.ome_tiff import _description, _layout
 from mutoscope.storage.ome_tiff._layout import Geometry, Page, Pages, Record
 
@@ -83,8 +84,8 @@ class PageFile:
             raise DatasetError(f"{path}: belongs to another data set")
         self.dataset = record.dataset
         self.pages = Pages(self.geometry, self.dataset)
-        self.start = record.data_offset
-        self.description = self._live_description(min(record.data_offset, _layout.BLOCK))
+        self._size = 0
+        self.description = self._live_description(min(self.first - _layout.RECORD.size, _layout.BLOCK))
         self.size_t_at = _description.size_t_at(self.description)
 
     def _live_description(self, end: int) -> bytes:
@@ -105,48 +106,47 @@ class PageFile:
 
     # ------------------------------------------------------------------ pages
 
-    def page(self, ifd: int, *, number: int, after: int, ordinal: int) -> Page:
+    def page(self, ifd: int, *, number: int, last: Page | None) -> Page:
         """Return the page whose directory is at `ifd`, or raise DamagedPageError.
 
         Parameters
         ----------
         number : int
             Which page it is, from 0; for messages.
-        after : int
-            Where the page before ends.
-        ordinal : int
-            Smallest that it may have.
+        last : Page or None
+            The one before.
         """
-        data = self._read(ifd, _ROOM)
+        slot = self._read(ifd, self.pages.slot_bytes)
         described = ifd == self.first
         try:
-            tables = b""
-            if self.geometry.strips > 1:
-                at = _layout.find_entry(data[_layout.RECORD.size :], 273)[1]
-                if not after <= at <= ifd - _layout.RECORD.size:
-                    raise ValueError("its table of strips is damaged")
-                tables = os.pread(self.fd, 16 * self.geometry.strips, at)
-            record, counts, following = self.pages.parse(data, tables, described)
-            if record.ifd_offset != ifd or record.ordinal < ordinal or record.data_offset < after:
+            record, counts, following = self.pages.parse(slot, described)
+            if record.ifd_offset != ifd or record.data_offset < self.pages.index_end(ifd - _layout.RECORD.size):
                 raise ValueError("it is not where it was written")
-            if record.data_offset + record.data_bytes > ifd:
-                raise ValueError("its pixels are not before it")
+            if last is not None and (
+                ifd < last.record.ifd_offset + self.pages.slot_bytes
+                or record.data_offset < last.end
+                or record.ordinal <= last.record.ordinal
+            ):
+                raise ValueError("it is not behind the one before")
         except (ValueError, struct.error) as error:
             raise DamagedPageError(f"{self.path}: page {number} cannot be read: {error}") from error
-        end = ifd + self.pages.directory_bytes(described)
-        return Page(record, counts, end - 8, end, following)
+        end = record.data_offset + record.data_bytes
+        if end > self._size:
+            self._size = os.fstat(self.fd).st_size
+            if end > self._size:
+                raise DamagedPageError(f"{self.path}: is too short for the frame of page {number}")
+        return Page(record, counts, self.pages.link_at(ifd, described), end, following)
 
     def walk(self, last: Page | None = None, number: int = 0) -> Iterator[Page]:
         """Give the pages behind `last`, the `number`-th; from the first one, without."""
         if last is None:
-            ifd, after, ordinal = self.first, _layout.DESCRIPTION_AT, 0
+            ifd = self.first
         else:
             [ifd] = struct.unpack("<Q", os.pread(self.fd, 8, last.link_at).ljust(8, b"\0"))
-            after, ordinal = last.end, last.record.ordinal + 1
         while ifd:
-            page = self.page(ifd, number=number, after=after, ordinal=ordinal)
-            yield page
-            ifd, after, ordinal = page.next, page.end, page.record.ordinal + 1
+            last = self.page(ifd, number=number, last=last)
+            yield last
+            ifd = last.next
             number += 1
 
     def end_of(self, last: Page) -> int:
@@ -156,27 +156,36 @@ class PageFile:
 
     def unlinked(self, last: Page, number: int) -> Page | None:
         """Return the next whole page behind `last` that nothing links to, None if there is none."""
-        offset = last.end
-        size = os.fstat(self.fd).st_size
-        while offset < size:
-            block = os.pread(self.fd, _SCAN_BYTES, offset)
-            if not block:
-                return None
+        slot = last.record.ifd_offset - _layout.RECORD.size + self.pages.slot_bytes
+        index_end = self.pages.index_end(last.record.ifd_offset - _layout.RECORD.size)
+        for begin, end in ((slot, index_end), (last.end, os.fstat(self.fd).st_size)):
+            for at in self._magics(begin, end):
+                try:
+                    return self.page(at + _layout.RECORD.size, number=number, last=last)
+                except DamagedPageError:
+                    continue
+        return None
+
+    def _magics(self, begin: int, end: int) -> Iterator[int]:
+        """Give where records may begin."""
+        while begin < end:
+            block = os.pread(self.fd, min(_SCAN_BYTES, end - begin), begin)
             at = block.find(_layout.MAGIC)
             while at >= 0:
-                try:
-                    return self.page(
-                        offset + at + _layout.RECORD.size,
-                        number=number,
-                        after=last.end,
-                        ordinal=last.record.ordinal + 1,
-                    )
-                except DamagedPageError:
-                    at = block.find(_layout.MAGIC, at + 1)
+                yield begin + at
+                at = block.find(_layout.MAGIC, at + 1)
             if len(block) < _SCAN_BYTES:
-                return None
-            offset += len(block) - len(_layout.MAGIC)
-        return None
+                return
+            begin += len(block) - len(_layout.MAGIC)
+
+    def forget_unlinked(self, last: Page) -> bool:
+        """Empty the slots behind that of the last page in its index block; return whether there was something."""
+        begin = last.record.ifd_offset - _layout.RECORD.size + self.pages.slot_bytes
+        data = os.pread(self.fd, self.pages.index_end(begin - self.pages.slot_bytes) - begin, begin)
+        if not any(data):
+            return False
+        _files.write_all(self.fd, bytes(len(data)), begin)
+        return True
 
     def data(self, page: Page) -> bytearray:
         """Return the bytes of a page's pixels as stored, or raise DamagedPageError."""

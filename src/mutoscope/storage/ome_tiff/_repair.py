@@ -146,6 +146,8 @@ def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_p
         _point(file, *_live(file))
         actions.append("described by time alone")
     kill_point("tiff.recover.counted")
+    if file.forget_unlinked(last):
+        actions.append("emptied the places of pages behind the last frame")
     end = file.end_of(last)
     size = os.fstat(fd).st_size
     if size > end:

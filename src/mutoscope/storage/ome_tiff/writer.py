@@ -45,7 +45,6 @@ _MAX_OPEN = 64
 _BEHIND_BYTES = 128 * 1024 * 1024
 """Handed to the device at a time."""
 
-_MAX_BUFFERS = 512
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -165,12 +164,15 @@ class _Open:
     fd: int
     count: int
     ordinal: int
+    record_at: int
+    """Where the record of the last page is."""
     end: int
+    """Where all that is in the file ends."""
     link_at: int
     size_t_at: int
     placed: bool
     behind: int
-    """Where what has not been handed to the device begins; the first block never is, since it is written to again."""
+    """Where what has not been handed to the device begins."""
 
 
 class OmeTiffWriter(FrameStreamWriter):
@@ -235,11 +237,12 @@ class OmeTiffWriter(FrameStreamWriter):
             -1,
             state.count,
             last.record.ordinal + 1,
+            last.record.ifd_offset - _layout.RECORD.size,
             state.end,
             last.link_at,
             file.size_t_at,
             state.placed,
-            _behind_from(state.end),
+            _layout.align(state.end, _layout.BLOCK),
         )
 
     # ------------------------------------------------------------------ appending
@@ -284,13 +287,12 @@ class OmeTiffWriter(FrameStreamWriter):
         position = meta.position if meta.position > 0 else 0
         if position > MAX_POSITION:
             raise ConfigError(f"{self.path}: position {position} of frame {frame_id} is above {MAX_POSITION}")
-        buffers, counts, mark = self._encoded(array)
         try:
             file = self._files.get(position)
             if file is None:
-                self._create(position, meta, buffers, counts, mark)
+                self._create(position, meta, array)
             else:
-                self._add(file, position, meta, buffers, counts, mark)
+                self._add(file, position, meta, array)
         except struct.error as error:
             said = unfit_metadata(frame_id, tick, monotonic_ns, utc_ns, exposure_ms, index, error)
             raise ConfigError(f"{self.path}: {said}") from error
@@ -305,64 +307,83 @@ class OmeTiffWriter(FrameStreamWriter):
         self._latency.add(time.perf_counter_ns() - began)
         return Receipt(number, frame_id, syncer)
 
-    def _encoded(self, array: NDArray[Any]) -> tuple[list[Any], tuple[int, ...], int]:
+    def _write_pixels(self, fd: int, array: NDArray[Any], offset: int) -> tuple[tuple[int, ...], int]:
+        """Write the strips; return how many bytes each has, and the mark."""
         if self._encoder is None:
-            return [array], (self._frame_bytes,), _layout.mark_of(array)
+            pixels: Any = array
+            if os.pwrite(fd, pixels, offset) != self._frame_bytes:
+                _files.write_all(fd, pixels, offset)
+            return (self._frame_bytes,), _layout.mark_of(array)  # after the write, which left some of them in the cache
         strips, mark = self._encoder(array)
         counts = tuple(map(len, strips))
-        return (strips if len(strips) <= _MAX_BUFFERS else [b"".join(strips)]), counts, mark
+        _files.write_all(fd, b"".join(strips), offset)
+        return counts, mark
 
-    def _add(self, file: _Open, position: int, meta: FrameMeta, buffers: list[Any], counts: tuple[int, ...], mark: int) -> None:
+    def _add(self, file: _Open, position: int, meta: FrameMeta, array: NDArray[Any]) -> None:
         fd = self._opened(position, file)
-        ifd, tail = self._pages.build(file.ordinal, meta, file.end, counts, mark)
-        length = sum(counts) + len(tail)
+        place = self._pages.place(file.record_at, file.end)
         try:
-            _write(fd, [*buffers, tail], file.end, length)
-        except OSError:
+            counts, mark = self._write_pixels(fd, array, place.pixels_at)
+            kill_point("tiff.append.pixels_written")
+            _files.write_all(fd, self._pages.build(place, file.ordinal, meta, counts, mark), place.record_at)
+        except (OSError, struct.error):
             os.ftruncate(fd, file.end)  # gives the room back
             raise
         kill_point("tiff.append.page_written")
-        linked = file.link_at
-        os.pwrite(fd, ifd.to_bytes(8, "little"), linked)
-        kill_point("tiff.append.linked")
+        ifd = place.record_at + _layout.RECORD.size
         try:
+            os.pwrite(fd, ifd.to_bytes(8, "little"), file.link_at)
+            kill_point("tiff.append.linked")
             os.pwrite(fd, b"%0*d" % (_description.SIZE_T_DIGITS, file.count + 1), file.size_t_at)
         except OSError as error:
-            self._take_back(fd, linked, error)
+            self._take_back(fd, file, place.record_at, error)
             raise
         kill_point("tiff.append.counted")
         file.count += 1
         file.ordinal += 1
-        file.end = self._geometry.align(file.end + length)
+        file.record_at = place.record_at
+        file.end = place.pixels_at + sum(counts)
         file.link_at = self._pages.link_at(ifd, False)
         file.placed |= meta.c >= 0 or meta.z >= 0
         if file.end - file.behind >= _BEHIND_BYTES:
-            end = _behind_from(file.link_at)  # the next append writes there
-            self._behind.take(os.dup(fd), file.behind, end - file.behind)
-            file.behind = end
+            self._hand_over(file)
 
-    def _take_back(self, fd: int, linked: int, error: OSError) -> None:
-        """Unlink a page that could not be counted; a device that refuses that too is not written to any more."""
+    def _hand_over(self, file: _Open) -> None:
+        """Have the device store what is finished: all but the first block and the index block in use, which are written to."""
+        unit = self._geometry.index_unit
+        begin, end = file.behind, file.end // _layout.BLOCK * _layout.BLOCK
+        file.behind = end
+        index_at = file.record_at // unit * unit
+        if begin < index_at:
+            self._behind.take(os.dup(file.fd), begin, index_at - begin)
+            begin = min(end, self._pages.index_end(file.record_at))
+        if begin < end:
+            self._behind.take(os.dup(file.fd), begin, end - begin)
+
+    def _take_back(self, fd: int, file: _Open, record_at: int, error: OSError) -> None:
+        """Remove a page that could not be counted; a device that refuses that too is not written to any more."""
         try:
-            os.pwrite(fd, bytes(8), linked)
+            os.pwrite(fd, bytes(8), file.link_at)
+            _files.write_all(fd, bytes(self._pages.slot_bytes), record_at)
+            os.ftruncate(fd, file.end)
         except OSError:
             self._broken = error
 
-    def _create(self, position: int, meta: FrameMeta, buffers: list[Any], counts: tuple[int, ...], mark: int) -> None:
+    def _create(self, position: int, meta: FrameMeta, array: NDArray[Any]) -> None:
         """Make a file with its first frame: built aside, then renamed into place."""
         path = self._names.position(position)
         name = self._sidecar.own["camera"] + (f" p{position}" if position else "")
         size, rate = self._sidecar.number("pixel_size_um"), self._sidecar.number("rate_hz")
         text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
-        start = self._geometry.align(_layout.DESCRIPTION_AT + len(text))
-        described = (len(text), _layout.DESCRIPTION_AT)
-        ifd, tail = self._pages.build(0, meta, start, counts, mark, described)
-        head = _layout.HEADER + ifd.to_bytes(8, "little") + text
+        place = self._pages.place(None, _layout.DESCRIPTION_AT + len(text))
+        ifd = place.record_at + _layout.RECORD.size
         part = self._names.part()
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            length = start + sum(counts) + len(tail)
-            _write(fd, [head.ljust(start, b"\0"), *buffers, tail], 0, length)
+            counts, mark = self._write_pixels(fd, array, place.pixels_at)
+            slot = self._pages.build(place, 0, meta, counts, mark, (len(text), _layout.DESCRIPTION_AT))
+            _files.write_all(fd, slot, place.record_at)
+            _files.write_all(fd, _layout.HEADER + ifd.to_bytes(8, "little") + text, 0)
             kill_point("tiff.create.written")
             if self._syncer is not None:
                 os.fdatasync(fd)
@@ -377,11 +398,12 @@ class OmeTiffWriter(FrameStreamWriter):
             fd,
             1,
             1,
-            self._geometry.align(length),
+            place.record_at,
+            place.pixels_at + sum(counts),
             self._pages.link_at(ifd, True),
             _description.size_t_at(text),
             meta.c >= 0 or meta.z >= 0,
-            _behind_from(start),
+            _layout.align(place.pixels_at, _layout.BLOCK),
         )
         self._files[position] = file
         self._keep_open(position, file)
@@ -463,21 +485,3 @@ class OmeTiffWriter(FrameStreamWriter):
             file.fd = -1
         self._open_files.clear()
         self._lock.release()
-
-
-def _behind_from(offset: int) -> int:
-    return max(_layout.BLOCK, offset // _layout.BLOCK * _layout.BLOCK)
-
-
-def _write(fd: int, buffers: list[Any], offset: int, total: int) -> None:
-    """Write buffers of `total` bytes one after the other. OSError if not all can be written."""
-    done = os.pwritev(fd, buffers, offset)
-    if done == total:
-        return
-    for buffer in buffers:  # cut by a signal, the system's limit, or a full disk, which the next write tells
-        view = memoryview(buffer).cast("B")
-        if done < view.nbytes:
-            _files.write_all(fd, view[done:], offset + done)
-            done = view.nbytes
-        done -= view.nbytes
-        offset += view.nbytes
