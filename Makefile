@@ -39,7 +39,7 @@ bench: $(TEST)/.installed
 $(DEMO)/.installed: $(BUILD_FILES) $(SOURCES) $(PAGE_SOURCES)
 	@PYTHON=$(PYTHON) tools/environment $(DEMO)
 	@echo "Installing Mutoscope into $(DEMO) (the first time takes a minute) ..."
-	@$(DEMO)/bin/python $(PIP) install .
+	@$(DEMO)/bin/python $(PIP) install '.[page]'
 	@touch $@
 
 $(TEST)/.installed: $(BUILD_FILES)

@@ -11,12 +11,13 @@ TYPE_CHECKING = False  # as typing has it, which takes too long to load where Ct
 if TYPE_CHECKING:
     from typing import Any
 
-    from mutoscope import cameras, frames, model, recording, storage
+    from mutoscope import cameras, frames, model, recording, storage, viewers
     from mutoscope.app.scope import Scope, SourceSettings
     from mutoscope.bus import Command, Event, handles
     from mutoscope.model import errors
     from mutoscope.recording import Sink
-    from mutoscope.runtime import Ledger, Restart, SetSetting, Worker, WorkerSettings
+    from mutoscope.runtime import Ledger, Restart, RoiChanged, RoiList, RoiRemoved, SetSetting, Worker, WorkerSettings
+    from mutoscope.viewers.page.settings import PageSettings
 
 __version__ = "0.1.0.dev0"
 
@@ -24,7 +25,11 @@ __all__ = [
     "Command",
     "Event",
     "Ledger",
+    "PageSettings",
     "Restart",
+    "RoiChanged",
+    "RoiList",
+    "RoiRemoved",
     "Scope",
     "SetSetting",
     "Sink",
@@ -39,13 +44,18 @@ __all__ = [
     "model",
     "recording",
     "storage",
+    "viewers",
 ]
 
 _HOMES = {
     "Command": "mutoscope.bus",
     "Event": "mutoscope.bus",
     "Ledger": "mutoscope.runtime",
+    "PageSettings": "mutoscope.viewers.page.settings",
     "Restart": "mutoscope.runtime",
+    "RoiChanged": "mutoscope.runtime",
+    "RoiList": "mutoscope.runtime",
+    "RoiRemoved": "mutoscope.runtime",
     "Scope": "mutoscope.app.scope",
     "SetSetting": "mutoscope.runtime",
     "Sink": "mutoscope.recording",
@@ -61,6 +71,7 @@ _MODULES = {
     "model": "mutoscope.model",
     "recording": "mutoscope.recording",
     "storage": "mutoscope.storage",
+    "viewers": "mutoscope.viewers",
 }
 
 

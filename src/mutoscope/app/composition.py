@@ -27,11 +27,14 @@ from mutoscope.recording.recorder import LEASES as RECORDER_LEASES
 from mutoscope.recording.recorder import RecorderWorker
 from mutoscope.runtime import Restart, Worker, WorkerSettings
 from mutoscope.runtime.payload import pack
-from mutoscope.runtime.spec import RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
+from mutoscope.runtime.spec import PageSpec, RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
 from mutoscope.storage._layout import check_camera_name
 from mutoscope.storage.recording import check_place
+from mutoscope.viewers.live import LEASES as PAGE_LEASES
+from mutoscope.viewers.page.settings import PageSettings, check_available
+from mutoscope.viewers.page.worker import PageWorker
 
-__all__ = ["MIN_SLOTS", "Parts", "SourceSettings", "given_environment", "given_record", "given_workers"]
+__all__ = ["MIN_SLOTS", "Parts", "SourceSettings", "given_environment", "given_page", "given_record", "given_workers"]
 
 MEMORY_SHARE = 0.25
 MIN_SLOTS = 16
@@ -39,6 +42,7 @@ DURABILITIES = ("process", "power")
 FILES, FILES_OF_STREAM, FILES_OF_WORKER = 40, 28, 4
 """Descriptors of the supervisor, at the least: its own, those of a ring, those of a worker and of its start."""
 RESERVED = ("program", "supervisor")
+PAGE = "page"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class Parts:
     hang_report_s: float
     recorder_hang_s: float
     setup_timeout_s: float
+    page: PageSettings | None = None
 
     def __post_init__(self) -> None:
         if self.overwrite and self.resume:
@@ -175,6 +180,8 @@ class Parts:
             for stream in streams
             if stream.producer is not None
         ]
+        if self.page is not None:
+            specs.append(_worker(WorkerSettings(PageWorker, name=PAGE)))
         names = [spec.name for spec in specs]
         for name in names:
             if name in RESERVED:
@@ -201,6 +208,7 @@ class Parts:
             streams=streams,
             workers=specs,
             record=record,
+            page=self._page_spec(),
             folder=record.folder if record is not None else None,
             outlive=self.outlive,
             sys_path=[entry or os.getcwd() for entry in sys.path],
@@ -214,6 +222,19 @@ class Parts:
         except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise ConfigError(f"the supervisor would not understand this scope: {error}") from error
         return told
+
+    def _page_spec(self) -> PageSpec | None:
+        page = self.page
+        if page is None:
+            return None
+        return PageSpec(
+            worker=PAGE,
+            host=page.host,
+            port=page.port,
+            public_url=page.public_url,
+            history_bytes=page.history_bytes,
+            lease_s=page.lease_s,
+        )
 
     def _record_spec(self) -> RecordSpec | None:
         if self.record is None or self.record is False:
@@ -241,7 +262,7 @@ class Parts:
         self, info: StreamInfo, itemsize: int, rate_hz: float, producer: str | None, record: RecordSpec | None
     ) -> StreamSpec:
         slot_bytes = max(1, info.shape[0] * info.shape[1] * itemsize)
-        least = max(MIN_SLOTS, RECORDER_LEASES + 2 * len(self.workers) + 8)
+        least = max(MIN_SLOTS, RECORDER_LEASES + 2 * len(self.workers) + (0 if self.page is None else PAGE_LEASES) + 8)
         wanted = self.ring_slots or max(least, math.ceil(self.ring_seconds * rate_hz))
         share = int(_os.available_memory() * MEMORY_SHARE / max(1, len(self.cameras) + len(self.sources)))
         slots = wanted if self.ring_slots else max(least, min(wanted, share // slot_bytes))
@@ -262,6 +283,7 @@ class Parts:
             rate_hz=float(camera.rate_hz) or None,
             pixel_size_um=camera.pixel_size_um,
             settings=_plain(camera.describe()),
+            setting_specs=tuple(_plain(spec.describe()) for spec in type(camera).settings),
         )
         return self._stream(info, dtype.itemsize, rate, name, record)
 
@@ -303,6 +325,22 @@ def given_record(record: object) -> Path | bool | None:
     if not isinstance(record, str | os.PathLike):
         raise ConfigError(f"record is a path such as 'run.ome.zarr', True or None, not {shown(record)}")
     return path("record", record, "run.ome.zarr")
+
+
+def given_page(page: object) -> PageSettings | None:
+    """Return the settings of a scope's page; None for none.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If a page is wanted and what serves it is not installed.
+    """
+    if page is None or page is False:
+        return None
+    if page is not True and not isinstance(page, PageSettings):
+        raise ConfigError(f"page is True, False or mutoscope.PageSettings(port=…), not {shown(page)}")
+    check_available()
+    return page if isinstance(page, PageSettings) else PageSettings()
 
 
 def given_environment(environment: object) -> dict[str, dict[str, str]]:

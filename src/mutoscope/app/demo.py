@@ -16,6 +16,7 @@ from mutoscope.runtime import Worker
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
     from mutoscope.app.summary import RunSummary
+    from mutoscope.viewers.page.settings import PageSettings
 
 BEAD_INTENSITY = 2000.0
 """In counts: clearly above the threshold of the spot counter."""
@@ -65,6 +66,8 @@ class DemoSettings:
         Replace a data set that stands there.
     compression : str, optional
         Of the data set; see `mutoscope.Scope`.
+    page : PageSettings, optional
+        With the live page.
     shape : (y, x)
         Of the camera, in pixels.
     rate_hz : float
@@ -78,6 +81,7 @@ class DemoSettings:
     out: Path | None = None
     overwrite: bool = False
     compression: str | None = None
+    page: PageSettings | None = None
     shape: tuple[int, int] = (512, 512)
     rate_hz: float = 100.0
     seed: int = 0
@@ -115,6 +119,11 @@ def run_demo(
     )
     record: Any = True if path is None else path
     scope = Scope(
-        camera=camera, workers=[SpotCounter], record=record, overwrite=settings.overwrite, compression=settings.compression
+        camera=camera,
+        workers=[SpotCounter],
+        record=record,
+        overwrite=settings.overwrite,
+        compression=settings.compression,
+        page=settings.page or False,
     )
     return session.record(scope, frames=settings.frames, seconds=settings.seconds, display=display, announce=announce)

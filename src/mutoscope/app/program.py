@@ -7,7 +7,7 @@ import re
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mutoscope.app.display import ScopeDisplay
     from mutoscope.app.scope import Scope
+    from mutoscope.viewers.page.settings import PageSettings
 
 __all__ = ["ProgramOutcome", "run_program"]
 
@@ -40,7 +41,14 @@ class ProgramOutcome:
     summary: RunSummary | None
 
 
-def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay | None = None) -> ProgramOutcome:
+def run_program(
+    script: Path,
+    arguments: Sequence[str],
+    *,
+    display: ScopeDisplay | None = None,
+    page: PageSettings | None = None,
+    announce: Callable[[str], None] = lambda _line: None,
+) -> ProgramOutcome:
     """Run a Python program to its end.
 
     Parameters
@@ -51,6 +59,10 @@ def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay
         Its ``sys.argv[1:]``.
     display : ScopeDisplay, optional
         Draws each scope that the program starts.
+    page : PageSettings, optional
+        The page of each scope that says nothing of one itself.
+    announce : callable
+        Takes lines for people.
 
     Returns
     -------
@@ -68,12 +80,16 @@ def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay
     from mutoscope.app import scope as scope_module
 
     seen: list[Scope] = []
-    observers = [seen.append] if display is None else [seen.append, display.watch]
+    observers: list[Callable[[Scope], None]] = [seen.append, lambda scope: _tell_page(scope, announce)]
+    if display is not None:
+        observers.append(display.watch)
     scope_module.observers.extend(observers)
+    scope_module.page_unless_said = page
     try:
         with _as_main(script, arguments):
             code = _run(script)
     finally:
+        scope_module.page_unless_said = None
         for observer in observers:
             scope_module.observers.remove(observer)
         for scope in seen:
@@ -84,6 +100,11 @@ def run_program(script: Path, arguments: Sequence[str], *, display: ScopeDisplay
         return ProgramOutcome(code, None)
     summary = RunSummary.of(seen[-1])
     return ProgramOutcome(code or summary.exit_code, summary)
+
+
+def _tell_page(scope: Scope, announce: Callable[[str], None]) -> None:
+    if scope.page_url is not None:
+        announce(f"the page: {scope.page_url}")
 
 
 @contextmanager

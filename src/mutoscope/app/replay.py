@@ -14,6 +14,7 @@ from mutoscope.model.errors import ConfigError, DatasetNotFoundError
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
     from mutoscope.app.summary import RunSummary
+    from mutoscope.viewers.page.settings import PageSettings
 
 __all__ = ["ReplaySettings", "run_replay"]
 
@@ -42,6 +43,8 @@ class ReplaySettings:
         Replace a data set that stands there.
     compression : str, optional
         Of the data set; see `mutoscope.Scope`.
+    page : PageSettings, optional
+        With the live page.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class ReplaySettings:
     out: Path | None = None
     overwrite: bool = False
     compression: str | None = None
+    page: PageSettings | None = None
 
     def __post_init__(self) -> None:
         session.check_length(self.frames, None)
@@ -84,7 +88,13 @@ def run_replay(
         settings.path, rate_hz=settings.rate_hz, loop=settings.loop, colour=settings.colour, image=settings.image
     )
     record: Any = True if target is None else target
-    scope = Scope(camera=camera, record=record, overwrite=settings.overwrite, compression=settings.compression)
+    scope = Scope(
+        camera=camera,
+        record=record,
+        overwrite=settings.overwrite,
+        compression=settings.compression,
+        page=settings.page or False,
+    )
     replayed = camera.describe()["replayed"]
     notes = [f"replayed {replayed['kind']}, {replayed['frames']:,} frames"]
     if replayed["conversion"] is not None:

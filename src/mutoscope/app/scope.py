@@ -15,7 +15,15 @@ from typing import Any, Self
 import msgspec
 
 from mutoscope import storage
-from mutoscope.app.composition import MIN_SLOTS, Parts, SourceSettings, given_environment, given_record, given_workers
+from mutoscope.app.composition import (
+    MIN_SLOTS,
+    Parts,
+    SourceSettings,
+    given_environment,
+    given_page,
+    given_record,
+    given_workers,
+)
 from mutoscope.app.results import AcquisitionResult, ScopeResult, WorkerStatus
 from mutoscope.app.source import Source
 from mutoscope.bus import Command, Event
@@ -32,6 +40,7 @@ from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
 from mutoscope.runtime.client import ScopeClient
 from mutoscope.runtime.processes import describe_exit, out_of_files
 from mutoscope.runtime.spec import ScopeState
+from mutoscope.viewers.page.settings import PageSettings
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
 
@@ -42,6 +51,9 @@ START_MARGIN_S = 10.0
 PROGRESS_S = 0.1
 HINT_S = 3.0
 FOREVER_S = 1e9
+
+page_unless_said: PageSettings | None = None
+"""The page of scopes that say nothing of one (``mutoscope run`` sets it)."""
 
 observers: list[Callable[[Scope], None]] = []
 """Called with each scope that has just started (the terminal display adds itself here)."""
@@ -88,6 +100,9 @@ class Scope:
         A recording ends in order when the disk has less room than this.
     settings : mapping, optional
         Saved with the data, and shared with every worker as ``self.state.settings``.
+    page : bool or PageSettings, optional
+        The live page, for any browser: :attr:`page_url` is its address. It is a process of its own, and costs the camera and
+        the recording nothing. By default there is none, but for what ``mutoscope run`` starts.
     durability : {"process", "power"}
         What an acknowledged frame survives, see :mod:`mutoscope.storage`.
     compression : str, optional
@@ -123,6 +138,7 @@ class Scope:
         ring_slots: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE,
         settings: Mapping[str, Any] | None = None,
+        page: bool | PageSettings | None = None,
         durability: str = "process",
         compression: str | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
@@ -153,6 +169,7 @@ class Scope:
             hang_report_s=arguments.more_than_zero("hang_report_s", hang_report_s),
             recorder_hang_s=arguments.more_than_zero("recorder_hang_s", recorder_hang_s),
             setup_timeout_s=arguments.more_than_zero("setup_timeout_s", setup_timeout_s),
+            page=given_page(page_unless_said if page is None else page),
         )
         self._client: ScopeClient | None = None
         self._acquisitions: dict[int, control.AcquisitionEnded] = {}
@@ -161,6 +178,8 @@ class Scope:
         self.path: Path | None = None
         self.folder: Path | None = None
         self.result: ScopeResult | None = None
+        self.page_url: str | None = None
+        """The address of the page, with a token that gives control, while the scope runs."""
         self._last_ledger: Ledger | None = None
         self._last_status: list[dict[str, Any]] = []
 
@@ -190,7 +209,7 @@ class Scope:
             client.subscribe(control.AcquisitionEnded, self._on_acquisition_ended)
             client.subscribe(control.Notice, lambda event: _warn(event.level, event.text))
             client.subscribe(control.LogLine, lambda event: _warn(event.level, f"{event.worker}: {event.text}"))
-            client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
+            report = client.wait_started(spec.setup_timeout_s + START_MARGIN_S)
         except BaseException as error:
             if client is not None:
                 client.stop(now=True)
@@ -199,6 +218,7 @@ class Scope:
                 raise told from error
             raise
         self._client = client
+        self.page_url = report["page_url"]
         for name, camera in self._parts.cameras.items():
             camera.lent_as = name
         for observer in observers:
@@ -225,6 +245,7 @@ class Scope:
         client, self._client = self._client, None
         if client is None:
             return
+        self.page_url = None
         code = client.close()
         self._sources_open.clear()
         for camera in self._parts.cameras.values():

@@ -176,6 +176,8 @@ def record(
         with interrupts.raising(beyond=1):
             scope.start()
         try:
+            if scope.page_url is not None:
+                announce(f"the page: {scope.page_url}")
             announce(f"recording to {scope.path}" + ("" if frames or seconds or ends else "; Ctrl-C ends it"))
             if display is not None:
                 display.watch(scope)

@@ -26,6 +26,7 @@ from mutoscope.bus.commands import (
     message_name,
 )
 from mutoscope.bus.endpoint import Endpoint
+from mutoscope.bus.forms import Form, FormField
 from mutoscope.bus.hub import Hub
 from mutoscope.bus.peer import PeerStatistics
 from mutoscope.bus.portable import dumps
@@ -44,6 +45,8 @@ __all__ = [
     "Endpoint",
     "EndpointStatistics",
     "Event",
+    "Form",
+    "FormField",
     "HandlerSpec",
     "HandlerTable",
     "Hub",

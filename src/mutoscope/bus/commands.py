@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from mutoscope.bus import payload
+from mutoscope.bus.forms import Form, form_of
 from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError
 
@@ -123,13 +124,14 @@ def identity(kind: type) -> str:
 
 
 class HandlerSpec(msgspec.Struct, frozen=True):
-    """One command that a worker handles, as it announces it."""
+    """One command that a worker handles, as it announces it; with its form, if the scope's page may send it."""
 
     command: str
     identity: str
     delivery: Delivery = "direct"
     script: bool = True
     page: bool = False
+    form: Form | None = None
 
 
 class SendSpec(msgspec.Struct, frozen=True):
@@ -282,7 +284,8 @@ def collect_handlers(owner: object) -> HandlerTable:
         for mark in marks:
             name = message_name(mark.command)
             payload.check_encodable(mark.command, name)
-            spec = HandlerSpec(name, identity(mark.command), mark.delivery, mark.script, mark.page)
+            form = form_of(mark.command) if mark.page else None
+            spec = HandlerSpec(name, identity(mark.command), mark.delivery, mark.script, mark.page, form)
             table.add(Handler(spec, mark.command, getattr(owner, attribute)))
     return table
 

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from mutoscope.bus import payload, routes, wire
-from mutoscope.bus.commands import Command, Event, Manifest, message_name, reply_type
+from mutoscope.bus.commands import Command, Event, HandlerSpec, Manifest, message_name, reply_type
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.exchange import Exchange
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
 from mutoscope.bus.last import MAX_EVENTS, LastValues
 from mutoscope.bus.local import LocalCommands
-from mutoscope.bus.peer import Held, Outstanding, Peer, PeerStatistics
+from mutoscope.bus.peer import NOT_FOR_PAGE, Held, Outstanding, Peer, PeerStatistics
 from mutoscope.bus.wire import BROADCAST, REQUEST, SUPERVISOR, CallRecord, MalformedError
 from mutoscope.model.errors import (
     BadPayloadError,
@@ -241,10 +241,72 @@ class Hub:
         entry = Outstanding(
             None, 0, SUPERVISOR, label, REQUEST, timeout_s, time.monotonic(), on_reply, reply_type(type(command))
         )
+        self._deliver_own(peer, entry, packed)
+
+    def _deliver_own(self, peer: Peer, entry: Outstanding, packed: msgspec.Raw) -> None:
         number = self._deliver(peer, entry, packed, 0)
         self._sequence += 1
-        heapq.heappush(self._deadlines, (entry.started + timeout_s, self._sequence, peer, number))
+        heapq.heappush(self._deadlines, (entry.started + entry.timeout_s, self._sequence, peer, number))
         self._flush()
+
+    def forward(self, sender: str, command: str, to: str | None, packed: bytes, timeout_s: float, on_reply: OnReply) -> None:
+        """Send a command for somebody who is no peer: a client of the page. Handlers have to say ``page=True``.
+
+        Parameters
+        ----------
+        sender : str
+            Who asks, for the audit.
+        command : str
+            The name of the command.
+        to : str or None
+            The worker; None where one only handles it, or for a broadcast, which is answered with (value, error) by worker.
+        packed : bytes
+            Its fields in msgpack.
+        timeout_s : float
+            As in :meth:`request`.
+        on_reply : callable(value, error)
+            Called once, from the owner's loop or from within this call.
+        """
+        raw, started = msgspec.Raw(packed), time.monotonic()
+        if command in self._local and to in (None, SUPERVISOR):
+
+            def answered(value: Any, _fds: Sequence[int], error: Exception | None) -> None:
+                self._note(sender, SUPERVISOR, command, REQUEST, started, error, raw)
+                on_reply(value, error)
+
+            self._local.forward(sender, command, raw, answered)
+            return
+        try:
+            everyone = routes.find_broadcast(command, self._manifests) if to is None else {}
+            known = {*self._peers, *self._gone}
+            targets = everyone or dict([routes.find_owner(command, to, self._manifests, known)])
+            if not all(spec.page for spec in targets.values()):
+                raise PermissionError(NOT_FOR_PAGE.format(command))
+        except (MutoscopeError, PermissionError) as error:
+            self._note(sender, to or "", command, REQUEST, started, error, raw)
+            on_reply(None, error)
+            return
+        if not everyone:
+            self._forward_to(next(iter(targets)), sender, command, raw, timeout_s, on_reply)
+            return
+        answers: dict[str, tuple[Any, Exception | None]] = {}
+
+        def one(name: str, value: Any, error: Exception | None) -> None:
+            answers[name] = (value, error)
+            if len(answers) == len(targets):
+                on_reply(answers, None)
+
+        for name in targets:
+            self._forward_to(name, sender, command, raw, timeout_s, functools.partial(one, name))
+
+    def _forward_to(self, name: str, sender: str, command: str, raw: msgspec.Raw, timeout_s: float, on_reply: OnReply) -> None:
+        peer, started = self._peers.get(name), time.monotonic()
+        if peer is None or peer.manifest is None:
+            error = self._absence(name)
+            self._note(sender, name, command, REQUEST, started, error, raw)
+            on_reply(None, error)
+            return
+        self._deliver_own(peer, Outstanding(None, 0, sender, command, REQUEST, timeout_s, started, on_reply, Any), raw)
 
     def publish(self, event: Event) -> None:
         """Publish an event of the supervisor."""
@@ -259,6 +321,15 @@ class Hub:
         latest = self._latest.get(name)
         if latest is not None:
             callback(payload.decode(latest[1], kind, name))
+
+    def offered_to_page(self) -> dict[str, dict[str, HandlerSpec]]:
+        """Return the commands that the page may send to workers, each with the workers that handle it."""
+        offered: dict[str, dict[str, HandlerSpec]] = {}
+        for name, announced in self._manifests.items():
+            for spec in announced.handles:
+                if spec.page and spec.delivery != "supervisor":
+                    offered.setdefault(spec.command, {})[name] = spec
+        return offered
 
     # -- time
 

@@ -12,7 +12,7 @@ import msgspec
 
 from mutoscope.bus import payload, wire
 from mutoscope.bus.commands import Command, HandlerSpec, identity, message_name
-from mutoscope.bus.peer import Peer
+from mutoscope.bus.peer import NOT_FOR_PAGE, Peer
 from mutoscope.bus.reply import Deferred, Reply
 from mutoscope.bus.wire import BROADCAST, NIL, SEND, SUPERVISOR
 from mutoscope.model.errors import BadPayloadError, ConfigError
@@ -83,6 +83,23 @@ class LocalCommands:
             self._answer(peer, call, started, result.value, result.fds, None)
         else:
             self._answer(peer, call, started, result, (), None)
+
+    def forward(
+        self, sender: str, name: str, packed: msgspec.Raw, answer: Callable[[Any, Sequence[int], Exception | None], None]
+    ) -> None:
+        """Answer a command of somebody who is no peer, if the page may send it; `answer` is called once, now or later."""
+        local = self._known[name]
+        try:
+            if not local.page:
+                raise PermissionError(NOT_FOR_PAGE.format(name))
+            result = local.call(sender, payload.decode(packed, local.kind, name))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its sender's to hear
+            answer(None, (), error)
+            return
+        if isinstance(result, Deferred):
+            result.bind(answer)
+        else:
+            answer(result.value if isinstance(result, Reply) else result, (), None)
 
     def _answer(
         self, peer: Peer, call: wire.Call, started: float, value: Any, fds: Sequence[int], error: Exception | None

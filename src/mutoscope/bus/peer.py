@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mutoscope.bus.commands import HandlerSpec, Manifest
     from mutoscope.bus.connection import Connection
 
-__all__ = ["Held", "Outstanding", "Peer", "PeerStatistics"]
+__all__ = ["NOT_FOR_PAGE", "Held", "Outstanding", "Peer", "PeerStatistics"]
+
+NOT_FOR_PAGE = "{} may not be sent by the page: its handler does not say page=True"
 
 
 class PeerStatistics(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ class Peer:
             return
         if self.kind == "client":
             raise PermissionError(f"{spec.command} may not be sent by the user's program: its handler says script=False")
-        raise PermissionError(f"{spec.command} may not be sent by the page: its handler does not say page=True")
+        raise PermissionError(NOT_FOR_PAGE.format(spec.command))
 
     def hold(self, held: Held) -> None:
         """Keep a delivery back."""

@@ -20,6 +20,7 @@ from mutoscope.model.install import command_for
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
     from mutoscope.app.summary import RunSummary
+    from mutoscope.viewers.page.settings import PageSettings
 
 __all__ = ["app"]
 
@@ -48,6 +49,10 @@ Out = Annotated[
     Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default a new one in ./mutoscope-data."),
 ]
 
+Port = Annotated[int | None, Parameter(converter=whole, help="Of the live page; by default any that is free.")]
+WithoutPage = Annotated[bool, Parameter(negative="", help="Without the live page, which --headless leaves out as well.")]
+PublicUrl = Annotated[str | None, Parameter(help="The page's address behind a proxy, such as https://lab.example/scope1/.")]
+
 Compression = Annotated[
     str | None, Parameter(help="How frames are stored: none, blosc-lz4 or zstd. By default none, which is the fastest.")
 ]
@@ -71,6 +76,9 @@ def demo(
     ),
     rate_hz: Annotated[float, Parameter(help="Of the camera, in frames a second.")] = 100.0,
     seed: Annotated[int, Parameter(converter=whole, help="Of everything random in the simulation.")] = 0,
+    port: Port = None,
+    public_url: PublicUrl = None,
+    without_page: WithoutPage = False,
 ) -> int:
     """Run a simulated microscope and record it: diffusing beads, a spot counter, OME-Zarr."""
     from mutoscope.app.demo import DemoSettings, run_demo
@@ -84,6 +92,7 @@ def demo(
         shape=shape,
         rate_hz=rate_hz,
         seed=seed,
+        page=_page(headless or without_page, port, public_url),
     )
     display = _display("mutoscope demo", headless, frames, seconds)
     return _finish(run_demo(settings, display=display, announce=_announce), json)
@@ -106,6 +115,9 @@ def replay(
     json: Json = False,
     overwrite: Overwrite = False,
     compression: Compression = None,
+    port: Port = None,
+    public_url: PublicUrl = None,
+    without_page: WithoutPage = False,
 ) -> int:
     """Send a data set through the camera path and record it again."""
     from mutoscope.app.replay import ReplaySettings, run_replay
@@ -120,6 +132,7 @@ def replay(
         out=out_path(out),
         overwrite=overwrite,
         compression=compression,
+        page=_page(headless or without_page, port, public_url),
     )
     display = _display(f"mutoscope replay {path.name}", headless, frames, None)
     return _finish(run_replay(settings, display=display, announce=_announce), json)
@@ -132,14 +145,18 @@ def run(
     *arguments: Annotated[str, Parameter(help="The program's own arguments.")],
     headless: Headless = False,
     json: Json = False,
+    port: Port = None,
+    public_url: PublicUrl = None,
+    without_page: WithoutPage = False,
 ) -> int:
-    """Run your own program with the terminal display around each scope that it starts."""
+    """Run your own program, with the live page and the terminal display around each scope that it starts."""
     from mutoscope.app.program import run_program
 
     display = _display(f"mutoscope run {script.name}", headless, None, None)
     if callable(signal.getsignal(signal.SIGINT)):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python starts a program: asyncio looks for it
-    outcome = run_program(script, arguments, display=display)
+    page = _page(headless or without_page, port, public_url)
+    outcome = run_program(script, arguments, display=display, page=page, announce=_announce)
     if outcome.summary is not None:
         _finish(outcome.summary, json)
     elif json:
@@ -271,6 +288,23 @@ def _display(title: str, headless: bool, frames: int | None, seconds: float | No
     from mutoscope.app.display import ScopeDisplay
 
     return ScopeDisplay(title, frames=frames, seconds=seconds)
+
+
+def _page(without: bool, port: int | None, public_url: str | None) -> PageSettings | None:
+    """The page that a command serves unless it is told not to; None, with one line that says so, where it cannot."""
+    if without:
+        if port is not None or public_url is not None:
+            raise ConfigError("--port and --public-url belong to the page, which --headless and --without-page leave out")
+        return None
+    from mutoscope.viewers.page.settings import PageSettings, check_available
+
+    page = PageSettings(port=port or 0, public_url=public_url)
+    try:
+        check_available()
+    except BackendUnavailableError as error:
+        _announce(f"without the live page: {error}")
+        return None
+    return page
 
 
 def _announce(line: str) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mutoscope.model.errors import ConfigError
 
-__all__ = ["Columns", "address_of"]
+__all__ = ["Columns", "address_of", "described"]
 
 Rows = npt.NDArray[np.void]
 
@@ -38,25 +38,26 @@ def _packed(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
     return np.dtype(parts)
 
 
-def _describe(dtype: np.dtype[Any]) -> list[Any]:
-    described = []
+def described(dtype: np.dtype[Any]) -> list[Any]:
+    """Return the columns of a dtype in plain values: (name, type, shape), the type a list again where it is structured."""
+    columns = []
     for name in dtype.names or ():
         inner: np.dtype[Any] = dtype[name]
         base, shape = inner.subdtype if inner.subdtype is not None else (inner, ())
-        described.append([name, _describe(base) if base.fields is not None else base.str, list(shape)])
-    return described
+        columns.append([name, described(base) if base.fields is not None else base.str, list(shape)])
+    return columns
 
 
-def _rebuild(described: Any) -> np.dtype[Any]:
+def _rebuild(description: Any) -> np.dtype[Any]:
     parts: list[tuple[str, Any, tuple[int, ...]]] = []
     try:
-        for name, kind, shape in described:
+        for name, kind, shape in description:
             if not isinstance(name, str) or not isinstance(kind, str | list | tuple):
                 raise TypeError(f"column {name!r} of kind {kind!r}")
             parts.append((name, np.dtype(kind) if isinstance(kind, str) else _rebuild(kind), tuple(int(n) for n in shape)))
         return np.dtype(parts)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"a table's columns cannot be rebuilt from {described!r}: {error}") from error
+        raise ConfigError(f"a table's columns cannot be rebuilt from {description!r}: {error}") from error
 
 
 class Columns:
@@ -101,14 +102,14 @@ class Columns:
                 self._texts.append((index, kind.itemsize // (4 if kind.kind == "U" else 1)))
 
     @classmethod
-    def from_description(cls, name: str, described: Sequence[Any]) -> Columns:
+    def from_description(cls, name: str, description: Sequence[Any]) -> Columns:
         """Rebuild from :attr:`description`; nothing is evaluated."""
-        return cls(name, _rebuild(described))
+        return cls(name, _rebuild(description))
 
     @property
     def description(self) -> list[Any]:
         """The columns as nested lists of plain values: ``[name, kind, shape]`` each."""
-        return _describe(self.dtype)
+        return described(self.dtype)
 
     def pack(self, rows: Any) -> tuple[Rows, int]:
         """Return `rows` as a contiguous 1-D array of :attr:`dtype`, and its address; one row shares a buffer with the next.

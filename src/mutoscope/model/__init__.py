@@ -19,9 +19,7 @@ from mutoscope.model.roi import (
     Polyline,
     Rectangle,
     Roi,
-    RoiChanged,
     RoiPlane,
-    RoiRemoved,
     Stroke,
 )
 
@@ -45,9 +43,7 @@ __all__ = [
     "Polyline",
     "Rectangle",
     "Roi",
-    "RoiChanged",
     "RoiPlane",
-    "RoiRemoved",
     "Stroke",
     "WellName",
 ]

@@ -1,4 +1,4 @@
-"""Regions of interest: identity, exact geometry, and the events that announce a change.
+"""Regions of interest: identity and exact geometry.
 
 Coordinates are ``(y, x)`` in pixels of the full-resolution image, with **integers at pixel centres** (as napari and OME-Zarr
 have it; ImageJ has them at the upper left corner, half a pixel away). An angle turns the shape from the x axis towards the
@@ -30,9 +30,7 @@ __all__ = [
     "Polyline",
     "Rectangle",
     "Roi",
-    "RoiChanged",
     "RoiPlane",
-    "RoiRemoved",
     "Simple",
     "Stroke",
     "Vertex",
@@ -312,32 +310,6 @@ class Roi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.id:
             raise ConfigError("a ROI needs an id that is not empty")
-
-
-class RoiChanged(msgspec.Struct, frozen=True, tag="mutoscope.RoiChanged"):
-    """A ROI was made or changed: this is the whole of it now.
-
-    Parameters
-    ----------
-    roi : Roi
-        Its new state.
-    origin : str
-        Who changed it. Whoever finds its own name here does not announce the change again, so there is no echo.
-    image : str
-        The image or camera it lies on; empty for the only one.
-    """
-
-    roi: Roi
-    origin: str
-    image: str = ""
-
-
-class RoiRemoved(msgspec.Struct, frozen=True, tag="mutoscope.RoiRemoved"):
-    """A ROI was removed; fields as in :class:`RoiChanged`."""
-
-    roi_id: str
-    origin: str
-    image: str = ""
 
 
 def _cos_sin(angle_deg: float) -> tuple[float, float]:

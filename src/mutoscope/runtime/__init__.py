@@ -7,7 +7,21 @@ and the folder ``<name>.mutoscope`` with log, audit and ledger, which it locks w
 
 from mutoscope.runtime.control import SetSetting
 from mutoscope.runtime.ledger import Ledger
+from mutoscope.runtime.rois import ImageRoi, RoiChanged, RoiList, RoiRemoved
 from mutoscope.runtime.spec import Restart, ScopeInfo, ScopeState, StreamInfo
 from mutoscope.runtime.worker import Worker, WorkerSettings
 
-__all__ = ["Ledger", "Restart", "ScopeInfo", "ScopeState", "SetSetting", "StreamInfo", "Worker", "WorkerSettings"]
+__all__ = [
+    "ImageRoi",
+    "Ledger",
+    "Restart",
+    "RoiChanged",
+    "RoiList",
+    "RoiRemoved",
+    "ScopeInfo",
+    "ScopeState",
+    "SetSetting",
+    "StreamInfo",
+    "Worker",
+    "WorkerSettings",
+]

@@ -48,6 +48,7 @@ class WorkerHost:
         self.incarnation = spec.incarnation
         self.last_traceback = spec.last_traceback
         self.stopping = False
+        self.stop_reason = ""
         self.info = ScopeInfo(name="", cameras={}, workers=())
         self.state = ScopeState()
         self.status = status
@@ -84,7 +85,7 @@ class WorkerHost:
 
     @handles(control.StopWorker, delivery="supervisor")
     def _stop(self, command: control.StopWorker) -> None:
-        self.stopping = True
+        self.stopping, self.stop_reason = True, command.reason
 
     def _state_changed(self, event: control.StateChanged) -> None:
         self.state = event.state

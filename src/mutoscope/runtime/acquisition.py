@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class _Acquisition:
     before: dict[str, int]
     starting: Stream | None = None
     start_by: float = 0.0
+    stop_at: float | None = None
 
 
 class Acquisitions:
@@ -84,6 +86,7 @@ class Acquisitions:
         """When :meth:`advance` has something to do."""
         due = [each.start_by for each in self._open if each.starting is not None]
         due += [stream.stop_by for stream in self._streams.values() if stream.stop_by is not None]
+        due += [each.stop_at for each in self._open if each.stop_at is not None]
         return min(due, default=None)
 
     # -- starting
@@ -95,6 +98,8 @@ class Acquisitions:
             raise ConfigError(f"there is no camera {unknown[0]!r}; this scope has: {', '.join(self._streams) or 'none'}")
         if command.frames is not None and command.frames < 1:
             raise ConfigError(f"the number of frames is at least 1, not {command.frames}")
+        if command.seconds is not None and not 0 < command.seconds < math.inf:
+            raise ConfigError(f"the number of seconds is more than 0, not {command.seconds:g}")
         chosen = [stream for name, stream in self._streams.items() if not command.streams or name in command.streams]
         if not chosen:
             raise ConfigError("the scope has no camera: nothing can be acquired")
@@ -113,6 +118,8 @@ class Acquisitions:
             stream.ended_reason, stream.ended_message = None, ""
         before = {stream.name: stream.ring.head() for stream in chosen}
         acquisition = _Acquisition(self._number, chosen, list(chosen), Deferred(), before)
+        if command.seconds is not None:
+            acquisition.stop_at = time.monotonic() + command.seconds
         self._open.append(acquisition)
         self._on_change(True)
         self._start_next(acquisition)
@@ -272,6 +279,9 @@ class Acquisitions:
             elif stream.stop_by is not None and (stopped := self._stopped_producer(stream)) is not None:
                 self.stream_ended(stream, "stopped", _not_answered(stopped))  # since it was asked
         for acquisition in list(self._open):
+            if acquisition.stop_at is not None and now >= acquisition.stop_at:
+                acquisition.stop_at = None
+                self.stop([stream for stream in acquisition.streams if stream.run == acquisition.number])
             if acquisition.starting is not None and (now > acquisition.start_by or not acquisition.starting.active):
                 acquisition.starting = None
                 self._start_next(acquisition)

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
-from mutoscope.bus import Command, Event
+from mutoscope.bus import Command, Event, Form
 from mutoscope.model.errors import ErrorRecord
-from mutoscope.runtime.spec import ScopeInfo, ScopeState
+from mutoscope.model.roi import Roi
+from mutoscope.runtime.consumers import RANGES_TOLD
+from mutoscope.runtime.spec import PageSpec, ScopeInfo, ScopeState
 
 # -- asked of the supervisor by workers (and, where it makes sense, by the user's program)
 
@@ -98,10 +100,11 @@ class Quit(Command, name="Quit"):
 
 
 class StartAcquisition(Command, name="scope.start_acquisition"):
-    """Start the cameras named (all when empty), for so many frames each, or until stopped."""
+    """Start the cameras named (all when empty), for so many frames each or so many seconds, or until stopped."""
 
     frames: int | None = None
     streams: tuple[str, ...] = ()
+    seconds: float | None = None
 
 
 class StopAcquisition(Command, name="scope.stop_acquisition"):
@@ -109,7 +112,9 @@ class StopAcquisition(Command, name="scope.stop_acquisition"):
 
 
 class GetLedger(Command, name="scope.get_ledger"):
-    """The account of every frame so far."""
+    """The account of every frame so far; each list of ids has at most so many ranges."""
+
+    ranges: int = RANGES_TOLD
 
 
 class GetStatus(Command, name="scope.get_status"):
@@ -137,6 +142,15 @@ class SetSetting(Command, name="scope.set_setting"):
     value: Any
 
 
+class ChangeRoi(Command, name="scope.change_roi"):
+    """Announce to all workers that a client of the page changed a ROI, or (without `roi`) removed it."""
+
+    image: str
+    roi_id: str
+    origin: str
+    roi: Roi | None = None
+
+
 class AllowRestart(Command, name="scope.allow_restart"):
     """Consent to the restart of a worker that can move."""
 
@@ -158,7 +172,73 @@ class StopScope(Command, name="scope.stop"):
     reason: str = "stopped"
 
 
+# -- asked of the supervisor by the scope's page
+
+
+class AttachPage(Command, name="scope.attach_page"):
+    """The page's listening socket, its tokens and settings (:class:`PageAccess`): the same after each restart."""
+
+
+class PageAccess(msgspec.Struct, frozen=True):
+    """The answer; the descriptor that comes with it is the listening socket."""
+
+    page: PageSpec
+    url: str
+    token: str
+    view_token: str
+    secret: bytes
+
+
+class GetOffer(Command, name="scope.get_offer"):
+    """What there is for a page: the commands that it may send, and the tables."""
+
+
+class OfferedCommand(msgspec.Struct, frozen=True):
+    """A command that the page may send, and the workers that handle it."""
+
+    name: str
+    owners: tuple[str, ...]
+    broadcast: bool
+    form: Form
+
+
+class OfferedTable(msgspec.Struct, frozen=True):
+    """A table; the columns as :class:`mutoscope.frames.Table` describes them."""
+
+    name: str
+    owner: str
+    capacity: int
+    columns: list[Any]
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """The answer to :class:`GetOffer`."""
+
+    commands: tuple[OfferedCommand, ...]
+    tables: tuple[OfferedTable, ...]
+
+
+class PageCommand(Command, name="scope.page_command"):
+    """A command that a client of the page sends; answered later by :class:`PageReply` with the same number."""
+
+    number: int
+    who: str
+    command: str
+    to: str | None
+    payload: bytes
+    timeout_s: float = 10.0
+
+
 # -- asked of workers by the supervisor
+
+
+class PageReply(Command, name="scope.page_reply"):
+    """What became of a :class:`PageCommand`. Of a broadcast, `value` is a list of (worker, value, error)."""
+
+    number: int
+    value: Any = None
+    error: ErrorRecord | None = None
+    broadcast: bool = False
 
 
 class SetUp(Command, name="scope.set_up"):

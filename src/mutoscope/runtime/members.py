@@ -176,6 +176,7 @@ class Member:
             "name": self.name,
             "kind": self.spec.kind,
             "class": self.spec.label,
+            "moves": self.spec.moves,
             "pid": self.child.pid if self.child else 0,
             "state": self.state,
             "restarts": self.restarts,

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mutoscope.bus import CallRecord, Deferred, Reply
-from mutoscope.model.errors import ConfigError, ScopeStateError
+from mutoscope.bus import CallRecord, Deferred, Event, Reply, wire
+from mutoscope.model.errors import ConfigError, ScopeStateError, to_record
 from mutoscope.runtime import control
 from mutoscope.runtime.accounts import live_ledger
 from mutoscope.runtime.desk import PROGRAM
+from mutoscope.runtime.page import Page
+from mutoscope.runtime.rois import RoiChanged, RoiRemoved
 from mutoscope.runtime.streams import Stream
 
 if TYPE_CHECKING:
@@ -19,9 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Reception"]
 
-NOT_AUDITED = frozenset({"scope.get_ledger", "scope.get_status", "scope.get_state", "scope.attach_status"})
-"""Commands that only look."""
+NOT_AUDITED = frozenset(
+    {
+        "scope.get_ledger", "scope.get_status", "scope.get_state", "scope.get_offer", "scope.attach_status",
+        "scope.page_command", "scope.page_reply",
+    }
+)  # fmt: skip
+"""Commands that only look, and those in which the page passes on others, which are noted with who sent them."""
 APPLY_S = 8.0
+PAGE_REPLY_S = 5.0
 
 
 class Reception:
@@ -50,17 +58,24 @@ class Reception:
         register(control.StreamEnded, lambda _s, c: scope.acquisitions.sequence_ended(self._stream(c.stream), c), script=False)
         register(control.RecordingFailed, lambda _s, c: scope.fail_run(c.reason, c.message), script=False)
         register(control.Quit, lambda sender, c: scope.begin_stop("quit", f"{sender}: {c.reason}"))
-        register(control.StartAcquisition, self._start_acquisition)
-        register(control.StopAcquisition, lambda _s, _c: scope.acquisitions.stop())
+        register(control.StartAcquisition, self._start_acquisition, page=True)
+        register(control.StopAcquisition, lambda _s, _c: scope.acquisitions.stop(), page=True)
         register(control.AwaitAcquisition, lambda _s, _c: scope.acquisitions.wait())
-        register(control.GetLedger, lambda _s, _c: live_ledger(scope.spec, scope.streams, scope.tables, scope.crew.members))
+        register(
+            control.GetLedger,
+            lambda _s, c: live_ledger(scope.spec, scope.streams, scope.tables, scope.crew.members, max(0, c.ranges)),
+        )
         register(control.GetStatus, lambda _s, _c: scope.crew.describe())
         register(control.GetState, lambda _s, _c: scope.state)
-        register(control.SetState, self._change_state)
+        register(control.SetState, self._change_state, page=True)
         register(control.SetSetting, self._set_setting, page=True)
-        register(control.AllowRestart, self._allow_restart)
+        register(control.AllowRestart, self._allow_restart, page=True)
         register(control.AwaitStart, lambda _s, _c: scope.await_start())
-        register(control.StopScope, self._stop_scope)
+        register(control.StopScope, self._stop_scope, page=True)
+        register(control.ChangeRoi, self._change_roi, page=True)
+        register(control.AttachPage, self._attach_page, script=False)
+        register(control.GetOffer, self._offer, script=False)
+        register(control.PageCommand, self._page_command, script=False)
         scope.hub.subscribe(control.LogLine, lambda event: scope.desk.journal.line(event.level, event.worker, event.text))
 
     def _pid(self, sender: str) -> int:
@@ -79,7 +94,9 @@ class Reception:
 
     def _attach_table(self, sender: str, command: control.AttachTable) -> Any:
         others = (
-            member for member in self._scope.crew if member.name != sender and member.spec.kind not in ("camera", "recorder")
+            member
+            for member in self._scope.crew
+            if member.name != sender and member.spec.kind not in ("camera", "recorder", "page")
         )
         if command.table not in self._scope.tables.names and not any(
             member.state not in ("failed", "ended") for member in others
@@ -137,6 +154,48 @@ class Reception:
         apply = control.ApplySetting(setting=command.setting, value=command.value)
         self._scope.hub.request(member.name, apply, APPLY_S, answered)
         return answer
+
+    def _change_roi(self, _sender: str, command: control.ChangeRoi) -> None:
+        origin, image = command.origin, command.image
+        event: Event = RoiRemoved(roi_id=command.roi_id, origin=origin, image=image)
+        if command.roi is not None:
+            event = RoiChanged(roi=command.roi, origin=origin, image=image)
+        self._scope.hub.publish(event)
+
+    def _page_of(self, sender: str) -> Page:
+        page = self._scope.page
+        if page is None or page.spec.worker != sender:
+            raise PermissionError(f"{sender} is not the page of this scope")
+        return page
+
+    def _attach_page(self, sender: str, _command: control.AttachPage) -> Reply:
+        page = self._page_of(sender)
+        return Reply(page.access, [page.listener.fileno()])
+
+    def _offer(self, _sender: str, _command: control.GetOffer) -> control.Offer:
+        commands = []
+        for name, handlers in self._scope.hub.offered_to_page().items():
+            spec = next(iter(handlers.values()))
+            assert spec.form is not None
+            commands.append(control.OfferedCommand(name, tuple(handlers), spec.delivery == "broadcast", spec.form))
+        return control.Offer(tuple(commands), self._scope.tables.offered())
+
+    def _page_command(self, sender: str, command: control.PageCommand) -> None:
+        """Pass on what a client of the page asks for; the page hears of it later and meanwhile goes on."""
+        self._page_of(sender)
+        hub = self._scope.hub
+
+        def answered(value: Any, error: Exception | None) -> None:
+            broadcast = isinstance(value, dict) and all(isinstance(each, tuple) for each in value.values()) and bool(value)
+            if broadcast:
+                value = [(name, said, None if wrong is None else to_record(wrong)) for name, (said, wrong) in value.items()]
+            trace = getattr(error, "remote_traceback", None) or ""
+            record = None if error is None else wire.error_record(error, trace)
+            reply = control.PageReply(number=command.number, value=value, error=record, broadcast=broadcast)
+            hub.request(sender, reply, PAGE_REPLY_S, lambda _value, _error: None)
+
+        who = f"{sender}: {command.who}"
+        hub.forward(who, command.command, command.to, command.payload, command.timeout_s, answered)
 
     def _change_state(self, _sender: str, command: control.SetState) -> None:
         changes = {field: value for field in ("saving", "folder", "mode") if (value := getattr(command, field)) is not None}

@@ -11,6 +11,7 @@ from mutoscope.model.errors import ConfigError
 
 __all__ = [
     "ChildSpec",
+    "PageSpec",
     "RecordSpec",
     "Restart",
     "ScopeInfo",
@@ -58,7 +59,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One camera (or source) as every worker sees it in ``self.scope.cameras``."""
+    """One camera (or source) as every worker sees it in ``self.scope.cameras``; `setting_specs` as ``Setting.describe()``."""
 
     name: str
     shape: tuple[int, int]
@@ -66,6 +67,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: float | None = None
     pixel_size_um: float | None = None
     settings: dict[str, Any] = {}
+    setting_specs: tuple[dict[str, Any], ...] = ()
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,17 @@ class RecordSpec(msgspec.Struct, frozen=True, kw_only=True):
     compression: str | None = None
 
 
+class PageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The scope's web page: which worker it is, and where it listens (port 0: any that is free)."""
+
+    worker: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    public_url: str | None = None
+    history_bytes: int = 0
+    lease_s: float = 60.0
+
+
 class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the supervisor needs to start."""
 
@@ -108,6 +121,7 @@ class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
     streams: list[StreamSpec]
     workers: list[WorkerSpec]
     record: RecordSpec | None = None
+    page: PageSpec | None = None
     folder: str | None = None
     outlive: bool = False
     sys_path: list[str] = []

@@ -35,6 +35,7 @@ from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import PROGRAM, Desk
 from mutoscope.runtime.journal import Journal
 from mutoscope.runtime.members import Member
+from mutoscope.runtime.page import Page
 from mutoscope.runtime.reception import Reception
 from mutoscope.runtime.spec import ScopeInfo, ScopeSpec, ScopeState
 from mutoscope.runtime.streams import Stream
@@ -79,6 +80,7 @@ class Supervisor:
         self.streams: dict[str, Stream] = {}
         self.tables = Tables(self.desk)
         self.dataset = DataSet(spec, self.desk)
+        self.page: Page | None = None
         self.crew = Crew(self.desk, spec, self)
         self.acquisitions = Acquisitions(self.desk, self.streams, self.crew.members, self._acquiring)
         self.reason = self.message = ""
@@ -185,6 +187,8 @@ class Supervisor:
             self.desk.journal = Journal(self.spec.folder, anew=record is not None and record.overwrite)
             document = {"name": self.spec.name, "supervisor_pid": os.getpid(), "settings": self.spec.settings}
             self.desk.journal.save("scope.json", document)
+            if self.spec.page is not None:
+                self.page = Page(self.spec.page, self.spec.name)
             resumed = record is not None and record.resume
             first_ids = self.dataset.create() if resumed else {}
             self.crew.spawn_all()
@@ -255,7 +259,8 @@ class Supervisor:
         return self.awaiting_start
 
     def _start_report(self) -> dict[str, Any]:
-        return {"supervisor_pid": os.getpid(), "workers": {m.name: m.child.pid for m in self.crew if m.child}}
+        workers = {m.name: m.child.pid for m in self.crew if m.child}
+        return {"supervisor_pid": os.getpid(), "workers": workers, "page_url": self.page and self.page.access.url}
 
     def fail_start(self, error: BaseException) -> None:
         """End at once; whoever waits for the start hears why."""
@@ -443,6 +448,8 @@ class Supervisor:
         for stream in self.streams.values():
             stream.close()
         self.tables.close()
+        if self.page is not None:
+            self.page.close()
         refused = isinstance(self.start_failure, MutoscopeError | OSError) and not self.prepared
         self.dataset.close()
         self.desk.close(undo=refused)

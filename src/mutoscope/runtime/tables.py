@@ -13,6 +13,7 @@ import numpy as np
 
 from mutoscope.bus import Deferred, Reply
 from mutoscope.frames import Table
+from mutoscope.frames._columns import described
 from mutoscope.model.errors import CommandTimeoutError, ConfigError
 from mutoscope.runtime import control
 from mutoscope.runtime.desk import Desk
@@ -59,6 +60,13 @@ class Tables:
     def names(self) -> tuple[str, ...]:
         """The tables that there are."""
         return tuple(self._entries)
+
+    def offered(self) -> tuple[control.OfferedTable, ...]:
+        """The tables with their columns, for a page."""
+        return tuple(
+            control.OfferedTable(name, entry.owner, entry.table.capacity, described(entry.table.dtype))
+            for name, entry in self._entries.items()
+        )
 
     def create(self, sender: str, pid: int, command: control.CreateTable) -> Reply:
         """Make `sender` the writer of a table, which is created unless a predecessor left it."""

@@ -1,0 +1,183 @@
+"""The state of a scope in numbers: from the ledger, the supervisor's account of the workers, and the status table."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from mutoscope import storage
+from mutoscope.frames import Status
+from mutoscope.runtime import ScopeInfo, ScopeState
+from mutoscope.viewers.page.past import MemoryPast, Past
+
+__all__ = ["Overview", "Pace"]
+
+_LOOKS = 6
+PAGE = "page"
+"""The name under which the page is a consumer."""
+
+
+class Pace:
+    """The rate of a counter that grows, over the last few looks.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> [pace.rate_hz(count, at_s) for count, at_s in [(0, 0.0), (50, 0.5), (100, 1.0), (3, 1.5)]]
+    [0.0, 100.0, 100.0, 0.0]
+    """
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int]] = deque(maxlen=_LOOKS)
+
+    def rate_hz(self, count: int, at_s: float) -> float:
+        """Note the counter's value; returns its growth a second."""
+        if self._looks and count < self._looks[-1][1]:
+            self._looks.clear()
+        self._looks.append((at_s, count))
+        first_s, first = self._looks[0]
+        return (count - first) / (at_s - first_s) if at_s > first_s else 0.0
+
+
+class Overview:
+    """Makes the protocol's ``state``.
+
+    Parameters
+    ----------
+    info : ScopeInfo
+        Cameras, and where frames are stored.
+    status : Status
+        To look at; it stays the caller's.
+    rows : mapping of str to int
+        The row of each worker in it.
+    pasts : mapping of str to Past
+        Where frames of the past come from, by stream.
+    """
+
+    def __init__(self, info: ScopeInfo, status: Status, rows: Mapping[str, int], pasts: Mapping[str, Past]) -> None:
+        self._info = info
+        self._status = {name: status.row(row) for name, row in rows.items()}
+        self._pasts = pasts
+        self._paces: dict[str, Pace] = {}
+        self._busy: dict[str, tuple[float, int]] = {}
+        self._since = time.monotonic()
+        self.workers_hello: list[dict[str, Any]] = []
+
+    def know(self, workers: list[dict[str, Any]]) -> None:
+        """Take up who there is."""
+        self.workers_hello = [
+            {"name": each["name"], "kind": each["kind"], "class": each["class"], "moves": each["moves"]} for each in workers
+        ]
+
+    def history_kind(self, stream: str) -> str:
+        """Where frames of the past come from."""
+        past = self._pasts.get(stream)
+        return "none" if past is None else past.kind
+
+    def state(self, ledger: dict[str, Any], workers: list[dict[str, Any]], shared: ScopeState) -> dict[str, Any]:
+        """Return all of it but what the page itself adds."""
+        now = time.monotonic()
+        streams = {name: self._stream(name, camera, now) for name, camera in ledger["cameras"].items()}
+        return {
+            "utc_ms": time.time_ns() / 1e6,
+            "monotonic_ms": time.monotonic_ns() / 1e6,
+            "uptime_s": now - self._since,
+            "scope": {
+                "acquiring": shared.acquiring,
+                "saving": shared.saving,
+                "mode": shared.mode,
+                "settings": shared.settings,
+            },
+            "streams": streams,
+            "workers": [self._worker(each, now) for each in workers],
+            "tables": {name: {"appended": table["appended"]} for name, table in ledger["tables"].items()},
+            "disk": self._disk(streams),
+        }
+
+    def _pace(self, what: str, count: int, now: float) -> float:
+        return self._paces.setdefault(what, Pace()).rate_hz(count, now)
+
+    def _stream(self, name: str, camera: dict[str, Any], now: float) -> dict[str, Any]:
+        consumers = [_consumer(label, account) for label, account in camera["consumers"].items()]
+        recorder = camera["consumers"].get(camera["recorder"] or "")
+        losing = (
+            [recorder]
+            if recorder is not None
+            else [account for account in camera["consumers"].values() if account["policy"] != "latest"]
+        )
+        dropped: dict[str, int] = {}
+        for account in losing:
+            for reason, entry in account["dropped"].items():
+                dropped[reason] = dropped.get(reason, 0) + entry["count"]
+        page = camera["consumers"].get(PAGE, {})
+        stored = camera.get("stored")
+        return {
+            "produced": camera["produced"],
+            "stored": stored,
+            "pending": recorder["pending"] if recorder is not None else None,
+            "rate_hz": self._pace(f"stream {name}", camera["produced"], now),
+            "stored_hz": None if stored is None else self._pace(f"stored {name}", stored, now),
+            "last_id": camera["last_id"],
+            "ring": {"slots": camera["slots"], "used": camera["slots_in_use"]},
+            "blocked_s": camera["blocked_s"],
+            "camera_overrun": camera["camera_overrun"],
+            "dropped": dropped,
+            "shown": page.get("shown", 0),
+            "skipped": page.get("skipped", 0),
+            "consumers": consumers,
+            "history": self._history(name, camera, recorder),
+        }
+
+    def _history(self, name: str, camera: dict[str, Any], recorder: dict[str, Any] | None) -> dict[str, Any]:
+        past = self._pasts.get(name)
+        if isinstance(past, MemoryPast):
+            index = past.index()
+            found = {"first_id": index.first_id, "last_id": index.last_id, "frames": index.frames, "bytes": past.bytes}
+        elif past is not None and recorder is not None and recorder["done"]:
+            last = camera["last_id"] - recorder["pending"]
+            found = {"first_id": camera["first_id"], "last_id": last, "frames": recorder["done"], "bytes": 0}
+        else:
+            found = {"first_id": 0, "last_id": 0, "frames": 0, "bytes": 0}
+        return {"kind": self.history_kind(name), **found}
+
+    def _worker(self, entry: dict[str, Any], now: float) -> dict[str, Any]:
+        name, row = entry["name"], self._status[entry["name"]]
+        before_s, before_ns = self._busy.get(name, (now, row.busy_ns))
+        busy_ns = row.busy_ns
+        self._busy[name] = (now, busy_ns)
+        busy = (busy_ns - before_ns) / 1e9 / (now - before_s) if now > before_s else 0.0
+        kept = ("name", "kind", "class", "pid", "state", "frames", "drops", "camera_overruns", "timeouts", "restarts")
+        return {
+            **{key: entry[key] for key in kept},
+            "rate_hz": self._pace(f"worker {name}", entry["frames"], now),
+            "busy": min(1.0, max(0.0, busy)),
+            "heartbeat_age_s": entry["heartbeat_age_s"],
+            "recovery_s": entry["recovery_s"][-20:],
+            "last_error": entry["last_error"],
+            "last_traceback": entry["last_traceback"],
+        }
+
+    def _disk(self, streams: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+        if self._info.record_path is None:
+            return None
+        free, rate = storage.free_bytes(self._info.record_path), 0.0
+        for name, stream in streams.items():
+            info = self._info.cameras[name]
+            rate += (stream["stored_hz"] or 0.0) * storage.bytes_per_frame(info.shape, info.dtype)
+        left = max(0, free - self._info.reserve_bytes)
+        return {
+            "free_bytes": free,
+            "reserve_bytes": self._info.reserve_bytes,
+            "bytes_per_s": rate,
+            "full_in_s": left / rate if rate > 0 else None,
+        }
+
+
+def _consumer(name: str, account: dict[str, Any]) -> dict[str, Any]:
+    shared = {"name": name, "policy": account["policy"], "offered": account["offered"]}
+    if account["policy"] == "latest":
+        return {**shared, "shown": account["shown"], "skipped": account["skipped"]}
+    dropped = {reason: entry["count"] for reason, entry in account["dropped"].items()}
+    return {**shared, "done": account["done"], "pending": account["pending"], "dropped": dropped}
