@@ -4,6 +4,7 @@
 #   make demo  ARGS="--frames 500 --headless"    the simulated microscope (`mutoscope demo`)
 #   make test  ARGS="-k ring -x"                 style, types, layers, then pytest
 #   make bench ARGS="--quick"                    every benchmark, one after the other
+#   make docs  ARGS="serve"                      these pages as a site, into site/ (or served while they are written)
 #   make clean                                   environments and caches away
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BUILD_FILES := pyproject.toml hatch_build.py $(wildcard src/mutoscope/frames/_co
 SOURCES := $(shell find src -name '*.py')
 PIP := -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/.installed
@@ -35,6 +36,9 @@ lint: $(TEST)/.installed
 bench: $(TEST)/.installed
 	@for name in ring bus storage live faults; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
 
+docs: $(TEST)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs $(or $(ARGS),build)
+
 # The stamp is written last: an interrupted set-up starts again.
 $(DEMO)/.installed: $(BUILD_FILES) $(SOURCES) $(PAGE_SOURCES)
 	@PYTHON=$(PYTHON) tools/environment $(DEMO)
@@ -51,6 +55,6 @@ $(TEST)/.installed: $(BUILD_FILES)
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/mutoscope/frames/_core/*.so src/mutoscope/viewers/page/_static web/node_modules
