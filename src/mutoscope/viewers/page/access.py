@@ -120,8 +120,11 @@ class Access:
         """Whether a page of this ``Origin`` is one of ours, if it asks `host`."""
         if self.public_origin is not None and origin.lower() == self.public_origin:
             return True
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower() and self.is_own_host(host)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        return parts.scheme == "http" and parts.netloc.lower() == host.lower() and self.is_own_host(host)
 
 
 def _text(data: bytes) -> str:

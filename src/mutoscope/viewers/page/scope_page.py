@@ -55,11 +55,9 @@ class ScopePage:
         On whose behalf.
     host : WorkerHost
         The worker's host.
-    rois : RoiList, optional
-        What a predecessor left.
     """
 
-    def __init__(self, worker: PageWorker, host: WorkerHost, rois: RoiList | None) -> None:
+    def __init__(self, worker: PageWorker, host: WorkerHost) -> None:
         self._worker = worker
         self._host = host
         self._loop = asyncio.new_event_loop()
@@ -69,11 +67,11 @@ class ScopePage:
         self._pending: dict[int, asyncio.Future[control.PageReply]] = {}
         self._offer = control.Offer((), ())
         self._streams: list[PageStream] = []
-        self._loop.run_until_complete(self._start(rois))
+        self._loop.run_until_complete(self._start())
 
     # -- life
 
-    async def _start(self, rois: RoiList | None) -> None:
+    async def _start(self) -> None:
         worker, endpoint = self._worker, self._host.endpoint
         access, fds = endpoint.call_fds(control.AttachPage(), returns=control.PageAccess)
         self._access: control.PageAccess = access
@@ -86,8 +84,8 @@ class ScopePage:
         tables = TableDesk(self._open_table)
         limits = {"history_bytes": access.page.history_bytes if info.record_path is None else 0}
         self.sessions = Sessions(self, self._streams, pasts, tables, lease_s=access.page.lease_s, limits=limits)
-        if rois is not None:
-            self.sessions.board.restore(rois.rois, rois.revision)
+        if worker.left is not None:
+            self.hear_rois(worker.left)
         self._look_at_offer()
         self._subscribe()
         rules = Access(access.page.host, access.token, access.view_token, access.secret, access.page.public_url)
@@ -141,6 +139,7 @@ class ScopePage:
     def turn(self) -> None:
         """Serve until something has come from the scope, or half a second."""
         self._loop.run_until_complete(self._turn())
+        self._host.row.progress_a = sum(stream.sent for stream in self._streams)
 
     async def _turn(self) -> None:
         if self._running.done():
@@ -346,6 +345,11 @@ class ScopePage:
             to="supervisor",
         )
         self._publish_rois()
+
+    def hear_rois(self, event: RoiList) -> None:
+        """Take over what a predecessor has left; one's own lists are no news."""
+        if event.revision > self.sessions.board.revision:
+            self.sessions.board.restore(event.rois, event.revision)
 
     def _publish_rois(self) -> None:
         board = self.sessions.board

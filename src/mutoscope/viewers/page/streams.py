@@ -49,7 +49,6 @@ class Taker:
         self.anew = False
         self.waiting = False
         self.histogram = False
-        self.shown = 0
 
     def ready(self, now: float) -> bool:
         """Whether a frame may be sent now."""
@@ -91,6 +90,7 @@ class PageStream:
         self.index = index
         self.form = form
         self.feed: LiveFeed | None = None
+        self.sent = 0
         self._history = history
         self._on_histogram = on_histogram
         self._on_form = on_form
@@ -207,7 +207,7 @@ class PageStream:
                 taker.anew = taker.view != view
                 taker.due = now + taker.period_s
                 taker.waiting = True
-                taker.shown += 1
+                self.sent += 1
             taker.offer(message)
         if self._history is not None and now >= self._history_due:
             self._history_due = now + HISTORY_S

@@ -20,20 +20,22 @@ class PageWorker(Worker):
     restart = Restart(limit=20, within_s=60.0)
 
     def setup(self) -> None:
-        """Hear what a predecessor left of the ROIs."""
+        """Hear what a predecessor has left of the ROIs, as `left`."""
         self._page: ScopePage | None = None
-        self._rois: RoiList | None = None
+        self.left: RoiList | None = None
         self.subscribe(RoiList, self._hear_rois)
 
     def _hear_rois(self, event: RoiList) -> None:
-        self._rois = event
+        self.left = event
+        if self._page is not None:
+            self._page.hear_rois(event)
 
     def step(self) -> None:
         """Serve for a moment, and until something comes from the scope."""
         if self._page is None:
             from mutoscope.viewers.page.scope_page import ScopePage
 
-            self._page = ScopePage(self, self._host_or_raise(), self._rois)
+            self._page = ScopePage(self, self._host_or_raise())
         self._page.turn()
 
     @handles(control.PageReply, delivery="supervisor")
