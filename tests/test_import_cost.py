@@ -12,12 +12,14 @@ LIST_MODULES = "import sys; {}; print(' '.join(sorted({{name.partition('.')[0] f
 NOT_OF_THE_CORE = {
     *(
         "IPython",
+        "acquire_zarr",
         "aiohttp",
         "bioio",
         "imagecodecs",
         "imageio",
         "napari",
         "ndstorage",
+        "ome_writers",
         "PIL",
         "pymmcore",
         "pymmcore_plus",
@@ -62,8 +64,8 @@ def test_the_list_names_every_extra() -> None:
         requirement.split(";")[0].strip() for requirement in metadata.requires("mutoscope") or () if "extra ==" in requirement
     }
     names = {requirement.split(">")[0].split("[")[0].strip() for requirement in extras}
-    modules = {"pyzmq": "zmq", "useq-schema": "useq", "pymmcore-plus": "pymmcore_plus"}
-    assert {modules.get(name, name) for name in names} <= NOT_OF_THE_CORE
+    modules = {"pyzmq": "zmq", "useq-schema": "useq"}
+    assert {modules.get(name, name).replace("-", "_") for name in names} <= NOT_OF_THE_CORE
 
 
 def test_the_command_line_imports_what_it_needs_only_when_called() -> None:

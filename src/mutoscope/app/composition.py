@@ -216,6 +216,7 @@ class Parts:
             hang_report_s=self.hang_report_s,
             recorder_hang_s=self.recorder_hang_s,
             setup_timeout_s=self.setup_timeout_s,
+            at_end="mutoscope.app.run_report:write_report" if record is not None else None,
         )
         try:
             msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=ScopeSpec)

@@ -182,6 +182,21 @@ def info(
 
 
 @app.command
+def report(
+    run: Annotated[Path, Parameter(help="The data set, its folder NAME.mutoscope, or the folder that both are in.")],
+    /,
+    *,
+    json: Json = False,
+) -> int:
+    """Make a run's one-page report again, NAME.mutoscope/report.html: gaps, rates, restarts, drops, clocks, disk."""
+    from mutoscope.app.run_report import folder_of, write_report
+
+    made = write_report(folder_of(run))
+    print(jsonlib.dumps({"report": str(made)}) if json else str(made))
+    return 0
+
+
+@app.command
 def recover(
     dataset: Annotated[Path, Parameter(help="The data set.")],
     /,

@@ -18,7 +18,7 @@ __all__ = ["Journal"]
 
 AUDITED_BYTES = 4096
 LOG, AUDIT = "scope.log", "audit.jsonl"
-WRITTEN = (LOG, AUDIT, "scope.json", "ledger.json")
+WRITTEN = (LOG, AUDIT, "scope.json", "ledger.json", "report.html")
 UNBEGUN = ".starting"
 FAILED_START = "failed-start.log"
 

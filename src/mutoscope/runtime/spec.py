@@ -115,7 +115,11 @@ class PageSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the supervisor needs to start."""
+    """Everything the supervisor needs to start.
+
+    `at_end` names what the supervisor calls with the run's folder when all has ended and the ledger is saved:
+    ``"module:function"``.
+    """
 
     name: str
     streams: list[StreamSpec]
@@ -129,6 +133,7 @@ class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
     hang_report_s: float = 5.0
     recorder_hang_s: float = 30.0
     setup_timeout_s: float = 60.0
+    at_end: str | None = None
 
 
 class ScopeInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ It is single-threaded and never waits on anyone: everything is an event of one s
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import selectors
@@ -432,7 +433,18 @@ class Supervisor:
             )
         )
         self._flush_to_program(1.0)
+        self._call_at_end()
         self.phase = "ended"
+
+    def _call_at_end(self) -> None:
+        """Have the run's report made: of one that has begun."""
+        if self.spec.at_end is None or self.spec.folder is None or not self.dataset.begun:
+            return
+        module, _, function = self.spec.at_end.partition(":")
+        try:
+            getattr(importlib.import_module(module), function)(self.spec.folder)
+        except Exception as error:  # noqa: BLE001 - all that counts is stored and told: what fails here is in the log
+            self.desk.note(logging.ERROR, f"{self.spec.at_end} failed: {type(error).__name__}: {error}")
 
     def _flush_to_program(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
