@@ -2,7 +2,8 @@
 # Needed beforehand: make, and Python >= 3.11 with venv.
 #
 #   make demo  ARGS="--frames 500 --headless"    the simulated microscope (`mutoscope demo`)
-#   make test  ARGS="-k ring -x"                 style, types, layers, then pytest
+#   make test                                    style, types, layers, then pytest in several processes
+#   make test  ARGS="-k ring -x"                 the same with these options of pytest, in one process
 #   make bench ARGS="--quick"                    every benchmark, one after the other
 #   make docs  ARGS="serve"                      these pages as a site, into site/ (or served while they are written)
 #   make clean                                   environments and caches away
@@ -24,7 +25,7 @@ demo: $(DEMO)/.installed
 	@$(DEMO)/bin/mutoscope demo $(ARGS)
 
 test: $(TEST)/.installed lint
-	@$(TEST)/bin/python -m pytest --doctest-modules src tests $(ARGS)
+	@$(TEST)/bin/python -m pytest --doctest-modules src tests $(or $(ARGS),-n auto --dist loadgroup)
 
 lint: $(TEST)/.installed
 	@$(TEST)/bin/ruff check

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import shared_memory
+from turns import Turns
 
 EXTERNAL = "MUTOSCOPE_TEST_DATA"
 ZARR_THREADS = 2
@@ -23,6 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 shared_memory.mark()
+
+# Many tests start Python: with modules that are compiled once, and without threads of NumPy that nobody needs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _own_memfds() -> list[str]:
@@ -150,21 +155,34 @@ MAY_SKIP = ("external_data", "opt_in")
 _skipped: dict[str, int] = dict.fromkeys(MAY_SKIP, 0)
 
 
-def _marker_that_may_skip(item: pytest.Item) -> str | None:
-    return next((name for name in MAY_SKIP if item.get_closest_marker(name) is not None), None)
+def _marker_that_may_skip(report: pytest.TestReport) -> str | None:
+    return next((name for name in MAY_SKIP if name in report.keywords), None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
-        marker = _marker_that_may_skip(item)
-        if marker is not None:
-            _skipped[marker] += 1
-        elif os.environ.get("CI") == "true":
-            report.outcome = "failed"
-            report.longrepr = f"{item.nodeid} was skipped, which fails in CI: {report.longrepr[2]}"
+    unexpected = report.skipped and not hasattr(report, "wasxfail") and _marker_that_may_skip(report) is None
+    if unexpected and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which fails in CI: {report.longrepr[2]}"
+    report.sections = [(name, _encodable(text)) for name, text in report.sections]
+    if report.longrepr is not None and _encodable(text := str(report.longrepr)) != text:
+        report.longrepr = _encodable(text)
     return report
+
+
+def _encodable(text: str) -> str:
+    """What a test printed, as it can be sent to the process that reports it: surrogates escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Called where the session is reported, whichever worker ran the test."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        name = _marker_that_may_skip(report)
+        if name is not None:
+            _skipped[name] += 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -175,6 +193,40 @@ def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} was skipped as a whole, which fails in CI: {report.longrepr[2]}"
     return report
+
+
+# In a parallel session (`pytest -n`), tests marked alone run in one worker, one after the other, while the others wait.
+_turns: Turns | None = None
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores, as many tests wait for something most of the time."""
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    global _turns
+    if hasattr(session.config, "workerinput"):
+        _turns = Turns(Path(session.config.option.basetemp).parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("alone") is not None:
+            item.add_marker(pytest.mark.xdist_group("alone"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):  # type: ignore[no-untyped-def]
+    """The wait for a turn is no part of the test's own time."""
+    if _turns is None:
+        return (yield)
+    _turns.begin(alone=item.get_closest_marker("alone") is not None)
+    try:
+        return (yield)
+    finally:
+        _turns.end(keep=nextitem is not None and nextitem.get_closest_marker("alone") is not None)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:  # type: ignore[no-untyped-def]

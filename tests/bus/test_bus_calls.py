@@ -76,7 +76,11 @@ def test_numpy_values_pass(scope: Scope) -> None:
         assert answer[name].shape == value[name].shape
 
 
-@pytest.mark.parametrize("value", [np.array([object()]), object(), {1, 2, lambda: 0}, 1 << 70, np.array([1j])[0]], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [np.array([object()]), object(), {1, 2, lambda: 0}, 1 << 70, np.array([1j])[0]],
+    ids=["array of objects", "object", "set with a function", "too large an integer", "complex number"],
+)
 def test_what_has_no_encoding_is_refused_before_it_is_sent(scope: Scope, value: Any) -> None:
     with pytest.raises(BadPayloadError, match="Echo cannot be encoded"):
         scope.program.request(Echo(value=value))

@@ -1,4 +1,4 @@
-"""Reads images with ngff-zarr, in an environment of its own: ngff_zarr_check.py FRAMES PATH... prints path → {frames}."""
+"""Reads images with ngff-zarr, in a process of its own: ngff_zarr_check.py FRAMES PATH... prints path → {frames}."""
 
 from __future__ import annotations
 
