@@ -1,7 +1,8 @@
 """Classes of scripts and notebooks on their way into a child process.
 
 cloudpickle loses the fields of ``msgspec.Struct`` classes that are not importable, commands and events among them; the pickler
-here rebuilds such classes from their fields. Only for the start-up payload that a child inherits, never for a socket.
+here rebuilds such classes from their fields. Since 3.1.3 it loses the names of files, too, which tracebacks show; they are
+kept. Only for the start-up payload that a child inherits, never for a socket.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import types
 from typing import Any
 
 import msgspec
@@ -32,11 +34,18 @@ def dumps(value: object) -> bytes:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, msgspec.StructMeta) and not _importable(obj):
                 return _reduce_struct(obj)
+            if isinstance(obj, types.CodeType):
+                _, arguments = self.dispatch_table[types.CodeType](obj)
+                return _rebuild_code, (obj.co_filename, arguments)
             return super().reducer_override(obj)
 
     buffer = io.BytesIO()
     Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def _rebuild_code(filename: str, arguments: tuple[Any, ...]) -> types.CodeType:
+    return types.CodeType(*arguments).replace(co_filename=filename)
 
 
 def _importable(cls: type) -> bool:
