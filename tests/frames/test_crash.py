@@ -39,6 +39,9 @@ MORE = [
 ]
 
 
+pytestmark = pytest.mark.xdist_group("ring crashes")  # one program runs all points
+
+
 @pytest.fixture(scope="session")
 def kill_point_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core with its kill points compiled in."""

@@ -140,7 +140,12 @@ def _installed(name: str, command: list[str]) -> Path:
         if done.returncode:
             shutil.rmtree(part)
             pytest.skip(f"{name} cannot be installed: {done.stderr.strip()[-200:]}")
-        part.rename(kept)
+        try:
+            part.rename(kept)
+        except OSError:  # another session was quicker
+            if not kept.exists():
+                raise
+            shutil.rmtree(part)
     return kept
 
 
