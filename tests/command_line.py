@@ -43,12 +43,12 @@ class Typed:
         return found
 
     def wait(self, timeout_s: float = 120.0) -> Typed:
-        """Wait for its end; nothing of it may be left 3 s later."""
+        """Wait for its end; nothing of it may be left soon after."""
         try:
             self.stdout, self.stderr = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"not ended within {timeout_s} s; running: {self.descendants()}") from error
-        end = time.monotonic() + 3.0
+        end = time.monotonic() + 20.0
         while left := self.descendants():
             assert time.monotonic() < end, f"left behind: {left}"
             time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import shared_memory
+from mutoscope.frames._compile import compile_core
 from turns import Turns
 
 EXTERNAL = "MUTOSCOPE_TEST_DATA"
@@ -110,6 +112,20 @@ def warm_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder / "a.zarr")}}
         tensorstore.open(spec).result()[:].read().result()
         yield
+
+
+@pytest.fixture(scope="session")
+def kill_point_core(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The native core with its kill points, compiled once in a session."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        folder = folder.parent
+    library = folder / "libmutoscope-kill-points.so"
+    with open(folder / "core.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            compile_core(library, ["MUTOSCOPE_KILL_POINTS"])
+    return library
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def test_every_name_of_storage_can_be_had() -> None:
         mutoscope.storage.nothing  # noqa: B018
 
 
+@pytest.mark.alone
 def test_it_costs_little_more_than_what_it_stands_on() -> None:
     """At most 100 ms more than NumPy and msgspec; the smallest of some turns, as other work only adds."""
     bare, ours = [], []

@@ -10,6 +10,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+import pytest
+
 import shared_memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +49,7 @@ def test_nothing():
 """
 
 
+@pytest.mark.alone
 def test_a_test_that_leaks_fails(tmp_path: Path) -> None:
     program = tmp_path / "test_leaks.py"
     program.write_text(PROGRAM, encoding="utf-8")
@@ -82,6 +85,7 @@ block.close(), block.unlink()
 """
 
 
+@pytest.mark.alone
 def test_what_a_stranger_has_there_does_not_count() -> None:
     before = shared_memory.entries()
     environment = {name: value for name, value in os.environ.items() if name != shared_memory.MARK}

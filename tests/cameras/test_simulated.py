@@ -186,6 +186,7 @@ def test_the_rate_changes_while_it_runs():
             camera.set("shape", (9, 9))
 
 
+@pytest.mark.alone
 def test_a_thousand_frames_a_second_leave_most_of_a_core():
     with SimulatedCamera(shape=(512, 512), rate_hz=1000) as camera:
         slots = [np.zeros((512, 512), "uint16") for _ in range(16)]

@@ -42,12 +42,6 @@ MORE = [
 pytestmark = pytest.mark.xdist_group("ring crashes")  # one program runs all points
 
 
-@pytest.fixture(scope="session")
-def kill_point_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The core with its kill points compiled in."""
-    return _compile.compile_core(tmp_path_factory.mktemp("core") / "libmutoscope.so", ["MUTOSCOPE_KILL_POINTS"])
-
-
 def run_arena(*arguments: str, library: Path | None = None, timeout_s: float = 120) -> list[dict[str, Any]]:
     environment = dict(os.environ)
     if library is not None:
@@ -66,10 +60,10 @@ def run_arena(*arguments: str, library: Path | None = None, timeout_s: float = 1
 
 
 @pytest.fixture(scope="module")
-def deaths(kill_point_library: Path) -> dict[str, dict[str, Any]]:
+def deaths(kill_point_core: Path) -> dict[str, dict[str, Any]]:
     """What happened at each point; one program runs them all."""
     named = [*POINTS, *MORE]
-    return dict(zip(named, run_arena("points", *named, library=kill_point_library), strict=True))
+    return dict(zip(named, run_arena("points", *named, library=kill_point_core), strict=True))
 
 
 def test_the_points_cover_every_step() -> None:

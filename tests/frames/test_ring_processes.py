@@ -173,6 +173,7 @@ def test_dead_producer_with_a_slot_in_hand(ring: FrameRing, start: Start) -> Non
                 reader.commit(frame)
 
 
+@pytest.mark.alone
 def test_death_of_a_stand_alone_owner_ends_everyone_promptly(start: Start) -> None:
     owner = start("own")
     address = line(owner)

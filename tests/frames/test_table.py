@@ -20,7 +20,6 @@ import pytest
 
 from mutoscope.frames import _os
 from mutoscope.frames._columns import Columns
-from mutoscope.frames._compile import compile_core
 from mutoscope.frames.table import Table, TableReader, TableWriter
 from mutoscope.model.errors import ClosedError, ConfigError, RingClosedError, ScopeStateError
 
@@ -31,11 +30,6 @@ DTYPE = [("value", "u8"), ("triple", "u8"), ("half", "f8"), ("tail", "u4")]  # 2
 CHILD = Path(__file__).with_name("table_child.py")
 WRITER_POINTS = ["claimed", "filling", "filled", "sequenced", "published", "rung"]
 READER_POINTS = ["account_half", "account_written", "account_flipped"]
-
-
-@pytest.fixture(scope="session")
-def core_with_kill_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_core(tmp_path_factory.mktemp("core") / "libmutoscope.so", ["MUTOSCOPE_KILL_POINTS"])
 
 
 @pytest.fixture
@@ -464,9 +458,9 @@ def test_a_forked_child_is_refused() -> None:
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("point", WRITER_POINTS)
 def test_a_writer_killed_between_any_two_steps_leaves_whole_rows_and_its_successor_goes_on(
-    point: str, batch: int, core_with_kill_points: Path, start: Callable[..., subprocess.Popen[str]]
+    point: str, batch: int, kill_point_core: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    env = {"MUTOSCOPE_CORE_LIBRARY": str(core_with_kill_points)}
+    env = {"MUTOSCOPE_CORE_LIBRARY": str(kill_point_core)}
     with Table.create("t", DTYPE, capacity=40) as table, table.reader() as reader:
         sleeper = start("read", table.assign_reader(pid=os.getpid(), name="sleeper"), until=10**9)
         assert first_line(sleeper) == {"ready": True}
@@ -497,9 +491,9 @@ def test_a_writer_killed_between_any_two_steps_leaves_whole_rows_and_its_success
 
 
 def test_a_row_that_a_dead_writer_began_over_an_old_one_is_counted_as_lost(
-    core_with_kill_points: Path, start: Callable[..., subprocess.Popen[str]]
+    kill_point_core: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    env = {"MUTOSCOPE_CORE_LIBRARY": str(core_with_kill_points), "MUTOSCOPE_KILL_POINT": "table.filling:28"}
+    env = {"MUTOSCOPE_CORE_LIBRARY": str(kill_point_core), "MUTOSCOPE_KILL_POINT": "table.filling:28"}
     with Table.create("t", DTYPE, capacity=8) as table, table.reader() as reader:
         child = start("write", table.assign_writer(pid=os.getpid()), env=env, first=1, count=20)
         assert len(said(child, code=-signal.SIGKILL)) == 9  # three words a row: it died in row 10, which lies where row 2 did
@@ -515,9 +509,9 @@ def test_a_row_that_a_dead_writer_began_over_an_old_one_is_counted_as_lost(
 
 @pytest.mark.parametrize("point", READER_POINTS)
 def test_a_reader_killed_while_it_writes_its_account_leaves_the_old_or_the_new_one(
-    point: str, core_with_kill_points: Path, start: Callable[..., subprocess.Popen[str]]
+    point: str, kill_point_core: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    env = {"MUTOSCOPE_CORE_LIBRARY": str(core_with_kill_points), "MUTOSCOPE_KILL_POINT": f"table.{point}:3"}
+    env = {"MUTOSCOPE_CORE_LIBRARY": str(kill_point_core), "MUTOSCOPE_KILL_POINT": f"table.{point}:3"}
     with Table.create("t", DTYPE, capacity=8) as table, table.writer() as writer:
         meta, fds = table.assign_reader(pid=os.getpid(), name="first")
         writer.append(rows_of(np.arange(1, 13), table.dtype))  # four are lost before it begins

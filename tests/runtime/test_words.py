@@ -113,6 +113,7 @@ class SlowAgain(Rogue):
             time.sleep(60)
 
 
+@pytest.mark.alone
 def test_a_scope_does_not_wait_for_a_worker_that_is_not_set_up_again_yet(tmp_path: Path) -> None:
     with ms.Scope(camera=camera(), workers=[SlowAgain], record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:
         kill(scope, "SlowAgain", signal.SIGKILL)

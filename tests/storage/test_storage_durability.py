@@ -14,6 +14,7 @@ from mutoscope.model.errors import ClosedError, DatasetError
 from mutoscope.storage import _sync
 
 
+@pytest.mark.alone
 def test_a_receipt_becomes_durable_within_the_stated_bound(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
     with storage.open_writer(path, shape=(24, 40), dtype="uint16", durability="power", frames_per_shard=4) as writer:

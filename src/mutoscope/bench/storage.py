@@ -75,7 +75,7 @@ def _measure(bench: Bench, place: Path, name: str, shape: tuple[int, int], frame
     images = [rng.integers(0, 4096, size=shape, dtype=np.uint16) for _ in range(_DISTINCT)]
     done = Rounds()
     for number in range(-1 if bench.timing else 0, bench.rounds):
-        measured = _round(place, images, frames, raw_first=number % 2 == 0)
+        measured = _round(place, images, frames, raw_first=number % 2 == 0, rested=bench.timing)
         if number >= 0:
             for case, measures in measured.items():
                 done.add(case, measures)
@@ -90,13 +90,15 @@ def _measure(bench: Bench, place: Path, name: str, shape: tuple[int, int], frame
         bench.figure(f"{name}: {label} max", done.of(case, "max_us"), unit="us")
 
 
-def _round(place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_first: bool) -> dict[str, dict[str, float]]:
-    """Write the frames in each way in turn, each beginning with nothing that waits to be written to the device."""
+def _round(
+    place: Path, images: Sequence[NDArray[Any]], frames: int, *, raw_first: bool, rested: bool
+) -> dict[str, dict[str, float]]:
+    """Write the frames in each way in turn; if `rested`, each begins with nothing that waits to be written to the device."""
     cases = ["raw write", *STREAMS]
-    return {case: _write(place, case, images, frames) for case in (cases if raw_first else cases[::-1])}
+    return {case: _write(place, case, images, frames, rested=rested) for case in (cases if raw_first else cases[::-1])}
 
 
-def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) -> dict[str, float]:
+def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int, *, rested: bool) -> dict[str, float]:
     path = place / STREAMS.get(case, "raw")
     with contextlib.ExitStack() as stack:
         if case in STREAMS:
@@ -106,7 +108,8 @@ def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int) 
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             store = _writing(fd, images)
-        rest(place, images[0].nbytes * frames)  # last: a virtual machine's host takes unused memory back within seconds
+        if rested:
+            rest(place, images[0].nbytes * frames)  # last: a virtual machine's host takes unused memory back within seconds
         taken = _timed(store, frames)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     for entry in place.iterdir():  # what belongs to a data set and lies beside it
