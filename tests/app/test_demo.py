@@ -119,6 +119,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.alone
 def test_ctrl_c_twice_ends_now(tmp_path: Path) -> None:
     """One worker does not end when asked; the second Ctrl-C does not wait for it."""
     (tmp_path / "program.py").write_text(HANGS_ON_STOP, encoding="utf-8")
