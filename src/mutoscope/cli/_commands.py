@@ -165,6 +165,46 @@ def run(
 
 
 @app.command
+def view(
+    viewer: Annotated[Literal["browser"], Parameter(help="What shows it.")],
+    dataset: Annotated[Path, Parameter(help="A recording: OME-Zarr, or an OME-TIFF.")],
+    /,
+    *,
+    port: Port = None,
+    public_url: PublicUrl = None,
+) -> int:
+    """Show a stored data set in the browser; Ctrl-C ends it."""
+    from mutoscope.app.report import check_dataset
+    from mutoscope.viewers.page.settings import PageSettings, check_available
+
+    check_dataset(dataset)
+    settings = PageSettings(port=port or 0, public_url=public_url)
+    check_available()
+    from mutoscope.viewers.page.dataset_page import DatasetPage
+
+    page = DatasetPage(dataset, settings)
+    page.serve(lambda: _announce(f"the page: {page.url}\nCtrl-C ends it"))
+    return 0
+
+
+@app.command
+def share(
+    scope: Annotated[str | None, Parameter(help="Its name, if several scopes of yours have a page.")] = None,
+    /,
+    *,
+    view: Annotated[bool, Parameter(negative="", help="A link that only looks: the only kind that there is.")] = True,
+    hours: Annotated[float, Parameter(help="How long the link holds.")] = 8.0,
+) -> int:
+    """Print a link to the page of a running scope that only looks, and expires."""
+    from mutoscope.viewers.page.share import share as link_to
+
+    if not hours > 0:
+        raise ConfigError(f"a link holds for more than 0 hours, not {hours:g}")
+    print(link_to(scope, 3600.0 * hours))
+    return 0
+
+
+@app.command
 def info(
     dataset: Annotated[Path, Parameter(help="The data set.")],
     /,

@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from mutoscope.bus import Command, message_name, payload
 from mutoscope.frames import Status
 from mutoscope.model.errors import ClosedError, CommandTimeoutError, ErrorRecord, PeerDiedError
 from mutoscope.model.roi import Roi
 from mutoscope.runtime import RoiChanged, RoiList, RoiRemoved, StreamInfo, control
+from mutoscope.runtime.page import address_of
+from mutoscope.viewers.announce import announce, withdraw
 from mutoscope.viewers.live import LEASES, LiveFeed
 from mutoscope.viewers.page import messages as m
 from mutoscope.viewers.page.access import Access
+from mutoscope.viewers.page.hello import stream_hello, version
 from mutoscope.viewers.page.loglines import lines_of
 from mutoscope.viewers.page.overview import Overview
 from mutoscope.viewers.page.past import MemoryPast, Past, StoredPast
-from mutoscope.viewers.page.pixels import sent_dtype, value_range
 from mutoscope.viewers.page.sessions import Failed, Sessions
 from mutoscope.viewers.page.site import Site
 from mutoscope.viewers.page.streams import PageStream, StreamForm
@@ -90,7 +91,12 @@ class ScopePage:
         self._subscribe()
         rules = Access(access.page.host, access.token, access.view_token, access.secret, access.page.public_url)
         self._site = Site(rules, self.sessions.connect)
-        await self._site.start(socket.socket(fileno=fds[0]))
+        listener = socket.socket(fileno=fds[0])
+        await self._site.start(listener)
+        link = access.url.partition("?")[0]
+        spec = msgspec.structs.replace(access.page, public_url=None)
+        local = address_of(spec, listener.getsockname()[1])
+        self._announcement = announce("page", info.name, local, link, access.token, os.getppid())
         for stream in self._streams:
             assert stream.feed is not None
             stream.feed.start()
@@ -156,6 +162,7 @@ class ScopePage:
         self._loop.close()
 
     async def _end(self) -> None:
+        withdraw(self._announcement)
         self._running.cancel()
         self._loop.remove_reader(self._host.endpoint.fileno())
         for stream in self._streams:
@@ -199,7 +206,7 @@ class ScopePage:
             )
         folder = self._worker.state.folder
         return {
-            "version": _version(),
+            "version": version(),
             "mode": "live",
             "scope": info.name,
             "record": {"path": info.record_path, "folder": folder} if info.record_path is not None else None,
@@ -210,16 +217,9 @@ class ScopePage:
         }
 
     def _stream_hello(self, stream: PageStream, info: StreamInfo) -> dict[str, Any]:
-        form = stream.form
-        dtype = np.dtype(form.dtype)
         values = self._values(stream.name)
         return {
-            "name": stream.name,
-            "index": stream.index,
-            "shape": form.shape,
-            "dtype": form.dtype,
-            "sent_dtype": sent_dtype(dtype),
-            "range": value_range(dtype),
+            **stream_hello(stream),
             "rate_hz": info.rate_hz,
             "pixel_size_um": info.pixel_size_um,
             "driver": info.settings.get("driver"),
@@ -378,13 +378,6 @@ class ScopePage:
             return
         self.sessions.board.remove(image, event.roi_id, event.origin)
         self._publish_rois()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mutoscope")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _command_hello(command: control.OfferedCommand) -> dict[str, Any]:
