@@ -13,14 +13,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from page_client import SUBPROTOCOL, PageClient, Refused, connect, split
+from page_client import SUBPROTOCOL, Refused, connect, split
 
 import mutoscope as ms
+from mutoscope.bench.page_fuzz import CUT_OFF, POINT, fuzz
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.viewers.page.access import Access
 
 PUBLIC = "https://lab.example/scopes/one/"
-POINT = {"type": "points", "points": [[1, 2]]}
 FUZZED = 2000
 """Of the 20,000 messages that ``mutoscope bench page`` sends."""
 
@@ -245,67 +245,11 @@ def test_behind_a_proxy():
     assert not access.is_own_origin("https://other.example", "lab.example")
 
 
-async def _bad(page: PageClient, rng: random.Random, good: list[str]) -> None:
-    """Send one message that is wrong in some way, or nearly right."""
-    kind = rng.randrange(6)
-    if kind == 0:
-        await page.socket.send_bytes(rng.randbytes(rng.randrange(100)))
-    elif kind == 1:
-        await page.socket.send_str("".join(chr(rng.randrange(1, 0x3000)) for _ in range(rng.randrange(60))))
-    elif kind == 2:
-        text = list(rng.choice(good))
-        for _ in range(rng.randrange(1, 4)):
-            text[rng.randrange(len(text))] = chr(rng.randrange(32, 127))
-        await page.socket.send_str("".join(text))
-    elif kind == 3:
-        message = json.loads(rng.choice(good))
-        odd = [None, -1, 0, 2**70, 1e308, "", "x" * 2000, [], {}, True, [[[[]]]], {"a": {"b": None}}, float("nan"), "__proto__"]
-        message[rng.choice([*message, "extra"])] = rng.choice(odd)
-        await page.socket.send_str(json.dumps(message))
-    elif kind == 4:
-        await page.socket.send_str("[" * rng.randrange(1, 5000))
-    else:
-        await page.socket.send_str(rng.choice(good))
-
-
 def test_what_is_no_message_is_refused_and_the_page_lives(url: str, scope: ms.Scope):
-    good = [
-        json.dumps(each)
-        for each in (
-            {"type": "ping", "id": 1},
-            {"type": "view", "stream": "eye", "crop": [0, 0, 5, 5], "step": 2, "at_most_hz": 5.0},
-            {"type": "credit", "stream": "eye", "frames": 2}, {"type": "histogram", "stream": "eye", "on": True},
-            {"type": "pixel", "id": 2, "stream": "eye", "y": 1, "x": 2, "frame_id": 1},
-            {"type": "seek", "id": 3, "stream": "eye", "number": -1}, {"type": "index", "id": 4, "stream": "eye"},
-            {"type": "table", "table": "spots", "rows": 10, "columns": ["a"]},
-            {"type": "lease", "id": 5, "take": True, "name": "A"},
-            {"type": "saving", "id": 6, "on": True},
-            {"type": "setting", "id": 7, "stream": "eye", "setting": "s", "value": 1},
-            {"type": "command", "id": 8, "command": "c", "fields": {"a": 1}, "timeout_s": 1.0},
-            {"type": "put_roi", "id": 9, "stream": "eye", "roi": {"id": "a", "geometry": POINT}},
-            {"type": "remove_roi", "id": 10, "stream": "eye", "roi_id": "a"},
-            {"type": "allow_restart", "id": 11, "worker": "w"},
-        )
-    ]  # fmt: skip
-    rng = random.Random(3)
-
-    async def fuzz() -> int:
-        sent = connections = 0
-        while sent < FUZZED:
-            connections += 1
-            async with connect(url) as page:
-                try:
-                    while sent < FUZZED and not page.closed:
-                        await _bad(page, rng, good)
-                        sent += 1
-                        if sent % 50 == 0:
-                            await asyncio.sleep(0)
-                except (ConnectionError, aiohttp.ClientError):
-                    pass
-                assert page.socket.close_code in (None, 4002), page.socket.close_code
-        return connections
-
-    assert asyncio.run(fuzz()) > 1
+    base, token = split(url)
+    connections, codes = asyncio.run(fuzz(base, token, "eye", FUZZED, seed=3))
+    assert connections > 1
+    assert codes == {CUT_OFF}
     asyncio.run(alive(url))
     page = next(each for each in scope.status() if each.name == "page")
     assert page.restarts == 0, page

@@ -293,7 +293,7 @@ def doctor(*, json: Json = False) -> int:
 
 @app.command
 def bench(
-    name: Annotated[Literal["ring", "bus", "live", "faults", "storage", "crash"], Parameter(help="What to measure.")],
+    name: Annotated[Literal["ring", "bus", "live", "faults", "storage", "crash", "page"], Parameter(help="What to measure.")],
     /,
     *,
     quick: Annotated[
