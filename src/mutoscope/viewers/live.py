@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ __all__ = ["LEASES", "Consumer", "LiveFeed"]
 
 LEASES = 3
 """What the reader of a feed may hold: the frame that was shown last, the one that is handed on, one being looked at."""
-_LOOK_S = 0.05
+_LOOK_S = 0.25
 _RETRY_S = 0.001
 
 
@@ -31,6 +32,10 @@ class Consumer(Protocol):
 
     def take(self, frame: Frame, array: NDArray[Any]) -> None:
         """Take a frame. `array` is a read-only view that is valid as long as it is referred to; keep none for long."""
+
+
+class _Woken(Exception):
+    """The consumer wants something else than it did when the wait for a frame began."""
 
 
 class LiveFeed:
@@ -53,6 +58,8 @@ class LiveFeed:
         self._changed = threading.Condition()
         self._stop = False
         self._kept: tuple[Frame, NDArray[Any]] | None = None
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        reader.interrupt_with(self._bell, self._rung)
         self._thread = threading.Thread(target=self._run, name=f"mutoscope-feed-{reader.ring_name}", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +70,8 @@ class LiveFeed:
         """Look again at what the consumer wants; from any thread."""
         with self._changed:
             self._changed.notify()
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def newest(self) -> tuple[Frame, NDArray[Any]] | None:
         """Return the frame that was taken last and a view of its pixels, or None; let go of the view soon. From any thread."""
@@ -72,11 +81,15 @@ class LiveFeed:
         """End the thread, and let go of the ring. Twice is fine."""
         with self._changed:
             self._stop = True
-            self._changed.notify()
+        self.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._kept = None
         self._reader.close()
+        with self._changed:
+            bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
 
     def _run(self) -> None:
         try:
@@ -100,14 +113,14 @@ class LiveFeed:
         kept = self._kept
         try:
             frame = self._reader.next(timeout_s=0.0)
-        except FrameTimeoutError:
+        except (FrameTimeoutError, _Woken):
             if kept is not None and self._consumer.wants_again(kept[0].frame_id):
                 self._consumer.take(*kept)
                 return
             del kept
             try:
                 frame = self._reader.next(timeout_s=_LOOK_S)
-            except FrameTimeoutError:
+            except (FrameTimeoutError, _Woken):
                 return
         except LeaseLimitError:
             time.sleep(_RETRY_S)  # somebody looks at a pixel of an older frame just now
@@ -116,3 +129,7 @@ class LiveFeed:
         self._kept = (frame, array)
         kept = None  # its slot is free again, unless somebody looks at it
         self._consumer.take(frame, array)
+
+    def _rung(self) -> None:
+        os.eventfd_read(self._bell)
+        raise _Woken

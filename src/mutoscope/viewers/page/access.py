@@ -120,6 +120,8 @@ class Access:
         """Whether a page of this ``Origin`` is one of ours, if it asks `host`."""
         if self.public_origin is not None and origin.lower() == self.public_origin:
             return True
+        if self.is_public(host):
+            return False
         try:
             parts = urlsplit(origin)
         except ValueError:

@@ -121,7 +121,6 @@ class ScopePage:
                 on_form=self._form,
             )
             reader = self._worker.reader(name, policy="latest", leases=LEASES)
-            reader.interrupt_with(-1, None)  # it is used by the feed's thread, commands come to this one
             stream.feed = LiveFeed(reader, stream)
             self._streams.append(stream)
         return pasts

@@ -103,6 +103,7 @@ class Sessions:
         self._lines: list[dict[str, Any]] = []
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="mutoscope-past")
         self._loop = asyncio.get_running_loop()
+        self._came = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._handlers: dict[type, Callable[[Client, Any], Any]] = {
             m.Ping: self._ping,
@@ -125,6 +126,7 @@ class Sessions:
         number = next(self._numbers)
         client = Client(number, visitor, socket, address, transport, functools.partial(self._frame_left, number))
         self.clients[number] = client
+        self._came.set()
         for stream in self._ordered:
             stream.join(number, functools.partial(self._offer, client, stream.index))
         log.info("%s has come (%s, from %s)", client.id, visitor.role, address)
@@ -430,7 +432,10 @@ class Sessions:
         """Do what is to be done now and then, until cancelled."""
         state_due = 0.0
         while True:
-            await asyncio.sleep(QUICK_S)
+            if self.clients:
+                await asyncio.sleep(QUICK_S)
+            else:
+                await self._wait_for_clients()
             now = time.monotonic()
             if any(client.tables for client in self.clients.values()):
                 self._look_at_tables()
@@ -444,6 +449,11 @@ class Sessions:
                 self.lease.expire()
                 if self.clients:
                     self._tell_state()
+
+    async def _wait_for_clients(self) -> None:
+        self._came.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._came.wait(), STATE_S)
 
     def _tell_state(self) -> None:
         text = m.encode({"type": "state", **self._shown.state()})
