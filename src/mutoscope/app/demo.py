@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mutoscope.app import session
+from mutoscope.app._spots import Linker, find_spots
 from mutoscope.bus import Command, handles
 from mutoscope.model.errors import ConfigError
 from mutoscope.runtime import Worker
@@ -18,34 +21,46 @@ if TYPE_CHECKING:
     from mutoscope.app.summary import RunSummary
     from mutoscope.viewers.page.settings import PageSettings
 
+PIXEL_SIZE_UM = 0.11
 BEAD_INTENSITY = 2000.0
 """In counts: clearly above the threshold of the spot counter."""
+
+LOOKS_HZ = 60.0
+BEAD = [("frame_id", "u8"), ("bead", "u4"), ("y", "f4"), ("x", "f4"), ("peak", "f4")]
 
 __all__ = ["DemoSettings", "SetThreshold", "SpotCounter", "run_demo"]
 
 
 class SetThreshold(Command, name="demo.SetThreshold"):
-    """Count pixels above this many counts from now on."""
+    """What is brighter is a spot, from now on, in counts."""
 
     value: float
 
 
 class SpotCounter(Worker):
-    """Counts the bright pixels of the newest frame; a slow one skips frames and costs the camera nothing."""
+    """Finds the beads of the newest frame and counts its bright pixels; what it skips costs the camera nothing."""
 
     threshold = 1000.0
 
     def setup(self) -> None:
-        """Look at the newest frame, write a table."""
-        self.frames = self.reader("camera", policy="latest")
+        """Look at the newest frame, write two tables."""
+        self.frames = self.reader("camera", policy="latest", at_most_hz=LOOKS_HZ)
         self.counts = self.table("spots", dtype=[("frame_id", "u8"), ("count", "i8")])
+        self.beads = self.table("beads", dtype=BEAD)
+        self.linker = Linker()
 
     def step(self) -> None:
-        """Count one frame."""
+        """Look at one frame."""
         with self.frames.next(timeout_s=0.1) as frame:
             self.counts.append((frame.frame_id, int((frame.array > self.threshold).sum())))
+            spots = find_spots(frame.array, self.threshold)
+            rows = np.zeros(len(spots), BEAD)
+            rows["frame_id"], rows["bead"] = frame.frame_id, self.linker.link(spots[:, :2])
+        if len(spots):
+            rows["y"], rows["x"], rows["peak"] = spots.T
+            self.beads.append(rows)
 
-    @handles(SetThreshold)
+    @handles(SetThreshold, page=True)
     def set_threshold(self, command: SetThreshold) -> float:
         """Change the threshold; returns it."""
         self.threshold = command.value
@@ -115,7 +130,12 @@ def run_demo(
 
     path = session.dataset_path(settings.out, overwrite=settings.overwrite)
     camera = SimulatedCamera(
-        shape=settings.shape, dtype="uint16", rate_hz=settings.rate_hz, seed=settings.seed, bead_intensity=BEAD_INTENSITY
+        shape=settings.shape,
+        dtype="uint16",
+        rate_hz=settings.rate_hz,
+        seed=settings.seed,
+        bead_intensity=BEAD_INTENSITY,
+        pixel_size_um=PIXEL_SIZE_UM,
     )
     record: Any = True if path is None else path
     scope = Scope(

@@ -1,20 +1,22 @@
-"""The state of a scope in numbers: from the ledger, the supervisor's account of the workers, and the status table."""
+"""The state of a scope in numbers: from the ledger, and the supervisor's account of the workers."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mutoscope import storage
-from mutoscope.frames import Status
 from mutoscope.runtime import ScopeInfo, ScopeState
 from mutoscope.viewers.page.past import MemoryPast, Past
 
 __all__ = ["Overview", "Pace"]
 
 _LOOKS = 6
+_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = "page"
 """The name under which the page is a consumer."""
 
@@ -48,20 +50,15 @@ class Overview:
     ----------
     info : ScopeInfo
         Cameras, and where frames are stored.
-    status : Status
-        To look at; it stays the caller's.
-    rows : mapping of str to int
-        The row of each worker in it.
     pasts : mapping of str to Past
         Where frames of the past come from, by stream.
     """
 
-    def __init__(self, info: ScopeInfo, status: Status, rows: Mapping[str, int], pasts: Mapping[str, Past]) -> None:
+    def __init__(self, info: ScopeInfo, pasts: Mapping[str, Past]) -> None:
         self._info = info
-        self._status = {name: status.row(row) for name, row in rows.items()}
         self._pasts = pasts
         self._paces: dict[str, Pace] = {}
-        self._busy: dict[str, tuple[float, int]] = {}
+        self._busy: dict[str, tuple[int, float, float]] = {}
         self._since = time.monotonic()
         self.workers_hello: list[dict[str, Any]] = []
 
@@ -143,16 +140,16 @@ class Overview:
         return {"kind": self.history_kind(name), **found}
 
     def _worker(self, entry: dict[str, Any], now: float) -> dict[str, Any]:
-        name, row = entry["name"], self._status[entry["name"]]
-        before_s, before_ns = self._busy.get(name, (now, row.busy_ns))
-        busy_ns = row.busy_ns
-        self._busy[name] = (now, busy_ns)
-        busy = (busy_ns - before_ns) / 1e9 / (now - before_s) if now > before_s else 0.0
+        name, pid = entry["name"], entry["pid"]
+        taken_s = _processor_s(pid)
+        before_pid, before_at, before_s = self._busy.get(name, (pid, now, taken_s))
+        self._busy[name] = (pid, now, taken_s)
+        busy = (taken_s - before_s) / (now - before_at) if now > before_at and pid == before_pid else 0.0
         kept = ("name", "kind", "class", "pid", "state", "frames", "drops", "camera_overruns", "timeouts", "restarts")
         return {
             **{key: entry[key] for key in kept},
             "rate_hz": self._pace(f"worker {name}", entry["frames"], now),
-            "busy": min(1.0, max(0.0, busy)),
+            "busy": max(0.0, busy),
             "heartbeat_age_s": entry["heartbeat_age_s"],
             "recovery_s": entry["recovery_s"][-20:],
             "last_error": entry["last_error"],
@@ -173,6 +170,16 @@ class Overview:
             "bytes_per_s": rate,
             "full_in_s": left / rate if rate > 0 else None,
         }
+
+
+def _processor_s(pid: int) -> float:
+    """Return the processor time that a process has taken so far; 0 if it is not there."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / _TICKS
 
 
 def _consumer(name: str, account: dict[str, Any]) -> dict[str, Any]:

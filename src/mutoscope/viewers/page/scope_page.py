@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mutoscope.bus import Command, message_name, payload
-from mutoscope.frames import Status
 from mutoscope.model.errors import ClosedError, CommandTimeoutError, ErrorRecord, PeerDiedError
 from mutoscope.model.roi import Roi
 from mutoscope.runtime import RoiChanged, RoiList, RoiRemoved, StreamInfo, control
@@ -76,12 +75,9 @@ class ScopePage:
         worker, endpoint = self._worker, self._host.endpoint
         access, fds = endpoint.call_fds(control.AttachPage(), returns=control.PageAccess)
         self._access: control.PageAccess = access
-        meta, status_fds = endpoint.call_fds(control.AttachStatus())
-        rows = meta.pop("rows_by_worker")
-        self._status = Status.from_handle(meta, status_fds)
         pasts = self._make_streams()
         info = worker.scope
-        self._overview = Overview(info, self._status, rows, pasts)
+        self._overview = Overview(info, pasts)
         tables = TableDesk(self._open_table)
         limits = {"history_bytes": access.page.history_bytes if info.record_path is None else 0}
         self.sessions = Sessions(self, self._streams, pasts, tables, lease_s=access.page.lease_s, limits=limits)
@@ -171,7 +167,6 @@ class ScopePage:
         await asyncio.sleep(0.05)  # what is queued is sent
         await self._site.stop("the scope has ended")
         self.sessions.close()
-        self._status.close()
 
     def _last_words(self) -> dict[str, Any]:
         dropped: dict[str, int] = {}

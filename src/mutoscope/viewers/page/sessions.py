@@ -32,6 +32,7 @@ __all__ = ["Sessions", "Shown"]
 
 log = logging.getLogger(__name__)
 
+Work = Callable[[], Awaitable[Any]]
 STUCK_S = 30.0
 MALFORMED = 100
 REQUESTS = 32
@@ -171,7 +172,7 @@ class Sessions:
         try:
             if isinstance(message, m.CONTROL):
                 self._check_control(client)
-                self._start(client, request, self._control(client, message))
+                self._start(client, request, functools.partial(self._control, client, message))
                 return
             value = self._handlers[type(message)](client, message)
         except (m.Refused, MutoscopeError, LookupError) as error:
@@ -194,17 +195,17 @@ class Sessions:
         else:
             client.say({"type": "error", "code": "malformed", "message": why, "about": kind})
 
-    def _start(self, client: Client, request: int, work: Awaitable[Any]) -> None:
+    def _start(self, client: Client, request: int, work: Work) -> None:
         """Answer a request later."""
         task = asyncio.ensure_future(self._answer(client, request, work))
         client.tasks.add(task)
         task.add_done_callback(client.tasks.discard)
 
-    async def _answer(self, client: Client, request: int, work: Awaitable[Any]) -> None:
-        if len(client.tasks) > REQUESTS:
-            work = _refuse(m.Refused("refused", f"{REQUESTS} requests of this client are not answered yet"), work)
+    async def _answer(self, client: Client, request: int, work: Work) -> None:
         try:
-            client.reply(request, await work)
+            if len(client.tasks) > REQUESTS:
+                raise m.Refused("refused", f"{REQUESTS} requests of this client are not answered yet")
+            client.reply(request, await work())
         except asyncio.CancelledError:
             raise
         except Failed as failed:
@@ -259,7 +260,7 @@ class Sessions:
         if newest is not None and message.frame_id in (None, newest[0].frame_id):
             return {"frame_id": newest[0].frame_id, **_value_at(newest[1], message)}
         past = self._past(message.stream)
-        self._start(client, message.id, self._past_pixel(past, message))
+        self._start(client, message.id, functools.partial(self._past_pixel, past, message))
         return _LATER
 
     async def _past_pixel(self, past: Past, message: m.AskPixel) -> dict[str, Any]:
@@ -300,7 +301,7 @@ class Sessions:
 
     async def _seek_on(self, client: Client, message: m.Seek, past: Past) -> None:
         while True:
-            await self._answer(client, message.id, self._found(client, message, past))
+            await self._answer(client, message.id, functools.partial(self._found, client, message, past))
             if client.next_seek is None:
                 return
             (message, past), client.next_seek = client.next_seek, None
@@ -322,7 +323,7 @@ class Sessions:
 
     def _index(self, client: Client, message: m.AskIndex) -> Any:
         past = self._past(message.stream)
-        self._start(client, message.id, self._read(past.index))
+        self._start(client, message.id, functools.partial(self._read, past.index))
         return _LATER
 
     # -- tables
@@ -519,12 +520,6 @@ def _about(text: str) -> tuple[str | None, int] | None:
     if not isinstance(request, int) or isinstance(request, bool) or not 0 < request < 2**32:
         request = 0
     return (kind[:100] if isinstance(kind, str) else None, request)
-
-
-async def _refuse(error: m.Refused, instead_of: Awaitable[Any]) -> Any:
-    if asyncio.iscoroutine(instead_of):
-        instead_of.close()
-    raise error
 
 
 def _value_at(array: Any, message: m.AskPixel) -> dict[str, Any]:
