@@ -16,7 +16,9 @@ import mutoscope as ms
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.model import Points, Roi
 from mutoscope.runtime import RoiChanged, RoiList, RoiRemoved
+from mutoscope.viewers import Display
 
+SHOWN = Display(source="layer", lut="viridis", contrast=(100, 4000))
 COLUMNS = [("frame_id", "u8"), ("y", "f4"), ("x", "f4"), ("bead", "i4"), ("note", "S8")]
 
 
@@ -79,7 +81,7 @@ def scope(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("control")
     camera = SimulatedCamera(shape=(16, 24), rate_hz=200)
     with ms.Scope(
-        camera=camera, workers=[Answerer], record=folder / "run.ome.zarr", page=ms.PageSettings(lease_s=2.0)
+        camera=camera, workers=[Answerer], record=folder / "run.ome.zarr", page=ms.PageSettings(lease_s=2.0, display=SHOWN)
     ) as running:
         yield running
 
@@ -100,6 +102,7 @@ def test_hello_says_what_there_is(url: str):
         async with connect(url) as page:
             hello = await page.message("hello", lambda each: each["tables"])
             assert (hello["protocol"], hello["mode"], hello["role"], hello["limits"]["lease_s"]) == (1, "live", "control", 2.0)
+            assert hello["display"] == {"source": "layer", "lut": "viridis", "contrast": [100.0, 4000.0]}
             exposure = next(each for each in hello["streams"][0]["settings"] if each["name"] == "exposure_ms")
             assert (exposure["kind"], exposure["unit"], exposure["live"]) == ("float", "ms", True)
             assert [table["name"] for table in hello["tables"]] == ["beads"]
@@ -290,3 +293,23 @@ def test_a_client_may_end_the_scope(tmp_path: Path):
         assert scope.wait(timeout_s=20)
     assert scope.result is not None
     assert scope.result.exit_reason.startswith("asked by c")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Display(z="pile"), "z of a Display is 'layer', 'stack', 'window' or None"),
+        (lambda: Display(contrast=(5, 5)), "low below high"),
+        (lambda: Display(contrast="high"), "'auto' or two numbers"),
+        (lambda: Display(gamma=0), "gamma of a Display must be more than 0"),
+        (lambda: ms.PageSettings(port=70000), "65535 or less"),
+        (lambda: ms.PageSettings(port=-1), "0 or more"),
+        (lambda: ms.PageSettings(public_url="lab"), "a public URL is an address"),
+        (lambda: ms.PageSettings(display="auto"), "a mutoscope.viewers.Display"),
+        (lambda: ms.PageSettings(lease_s=0), "more than 0"),
+        (lambda: ms.Scope(camera=SimulatedCamera(), page="yes"), "page is True, False or mutoscope.PageSettings"),
+    ],
+)
+def test_settings_that_cannot_be(make: Any, words: str):
+    with pytest.raises(ms.errors.ConfigError, match=words):
+        make()

@@ -235,6 +235,7 @@ class Parts:
             public_url=page.public_url,
             history_bytes=page.history_bytes,
             lease_s=page.lease_s,
+            display={} if page.display is None else page.display.to_dict(),
         )
 
     def _record_spec(self) -> RecordSpec | None:

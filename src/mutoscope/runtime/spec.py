@@ -112,6 +112,7 @@ class PageSpec(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str | None = None
     history_bytes: int = 0
     lease_s: float = 60.0
+    display: dict[str, Any] = {}
 
 
 class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ A viewer is a process of its own. It takes the newest frame of a stream whenever
 scope is one of its workers; its socket belongs to the supervisor.
 """
 
+from mutoscope.viewers.display import Display
 from mutoscope.viewers.live import Consumer, LiveFeed
 
-__all__ = ["Consumer", "LiveFeed"]
+__all__ = ["Consumer", "Display", "LiveFeed"]

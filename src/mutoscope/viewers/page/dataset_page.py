@@ -129,6 +129,7 @@ class DatasetPage:
             "tables": [],
             "commands": [],
             "workers": [],
+            "display": {} if self._settings.display is None else self._settings.display.to_dict(),
         }
 
     def state(self) -> dict[str, Any]:

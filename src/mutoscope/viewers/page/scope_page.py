@@ -208,6 +208,7 @@ class ScopePage:
             "tables": tables,
             "commands": [_command_hello(each) for each in self._offer.commands],
             "workers": self._overview.workers_hello,
+            "display": self._access.page.display,
         }
 
     def _stream_hello(self, stream: PageStream, info: StreamInfo) -> dict[str, Any]:

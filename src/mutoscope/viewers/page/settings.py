@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from mutoscope.model import arguments
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import command_for
+from mutoscope.viewers.display import Display
 
 __all__ = ["HISTORY_BYTES", "LEASE_S", "PageSettings", "check_available"]
 
@@ -33,6 +34,8 @@ class PageSettings:
         Memory for frames of cameras that are not recorded, to look back at; 0 for none.
     lease_s : float
         How long a client keeps control after its last command.
+    display : Display, optional
+        How it begins: contrast, look-up table, cameras side by side or over each other.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class PageSettings:
     public_url: str | None = None
     history_bytes: int = HISTORY_BYTES
     lease_s: float = LEASE_S
+    display: Display | None = None
 
     def __post_init__(self) -> None:
         if arguments.whole("the page's port", self.port, 0) > 65535:
@@ -53,6 +57,8 @@ class PageSettings:
             raise ConfigError("the page's host is an address such as '127.0.0.1', not an empty text")
         arguments.whole("history_bytes of the page", self.history_bytes, 0)
         arguments.more_than_zero("lease_s of the page", self.lease_s)
+        if self.display is not None and not isinstance(self.display, Display):
+            raise ConfigError(f"the page's display is a mutoscope.viewers.Display, not {arguments.shown(self.display)}")
         if self.public_url is not None:
             check_public_url(arguments.text("the page's public_url", self.public_url))
 
