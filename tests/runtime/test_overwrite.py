@@ -116,7 +116,7 @@ def test_a_start_that_succeeds_begins_the_data_set_and_the_log_anew(tmp_path: Pa
     assert "ring of" in log, "what was said before it had started is there"
     assert json.loads((folder / "ledger.json").read_text())["cameras"]["camera"]["produced"] == 5
     assert sorted(entry.name for entry in folder.iterdir()) == [
-        "audit.jsonl", "ledger.json", "lock", "notes.txt", "scope.json", "scope.log",
+        "audit.jsonl", "ledger.json", "lock", "notes.txt", "report.html", "scope.json", "scope.log",
     ]  # fmt: skip
     assert storage.info(path)["frames"] == 5
 
