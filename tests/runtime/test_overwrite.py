@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -58,11 +59,13 @@ def recorded(path: Path) -> dict[str, bytes]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(entry.relative_to(folder)): entry.read_bytes()
-        for entry in folder.rglob("*")
-        if entry.is_file() and entry.name != "failed-start.log"
-    }
+    """Return what is below a folder, without what is renamed while it is looked at."""
+    found = {}
+    for entry in folder.rglob("*"):
+        if entry.is_file() and entry.name != "failed-start.log":
+            with contextlib.suppress(FileNotFoundError):
+                found[str(entry.relative_to(folder))] = entry.read_bytes()
+    return found
 
 
 @pytest.mark.parametrize("worker", [FailsToSetUp, DiesInSetUp, SendsToNobody])
