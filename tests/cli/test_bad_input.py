@@ -98,7 +98,7 @@ CASES = [
     ("demo --frames 5 --out taken.ome.zarr", ["taken.ome.zarr", "--overwrite"]),
     ("demo --frames 5 --out notes.txt", ["notes.txt", "file"]),
     ("demo --frames 5 --out notes.txt/run.ome.zarr", ["notes.txt", "file"]),
-    ("demo --frames 5 --out x.ome.tiff", ["x.ome.tiff", "OME-Zarr"]),
+    ("demo --frames 5 --out x.ome.tiff --compression blosc-lz4", ["blosc-lz4", "zlib"]),
     ("demo --frames 5 --out x.tif", ["x.tif: recordings are OME-Zarr"]),
     ("demo --frames 5 --out x.ZARR", ["x.ZARR: recordings are OME-Zarr"]),
     ("demo --frames 5 --out ''", ["--out is empty"]),

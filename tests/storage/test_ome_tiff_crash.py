@@ -22,7 +22,7 @@ from mutoscope.model._faults import VARIABLE
 CHILD = Path(__file__).with_name("ome_tiff_child.py")
 SOURCES = Path(mutoscope.storage.ome_tiff.__file__).parent
 POINTS = sorted({point for p in SOURCES.glob("*.py") for point in re.findall(r'kill_point\("([^"]+)"\)', p.read_text())})
-IN_SCENARIO = [point for point in POINTS if point != "tiff.recover.linked"]
+IN_SCENARIO = [point for point in POINTS if point not in ("tiff.recover.linked", "tiff.overwrite.put_back")]
 LATER = {"tiff.document.written": (2, 3, 4), "tiff.create.written": (2,), "tiff.append.linked": (5,), "tiff.close.placed": (3,)}
 CASES = [(point, nth, "none") for point in IN_SCENARIO for nth in (1, *LATER.get(point, ()))]
 CASES += [(point, 2, "zstd") for point in IN_SCENARIO if point.startswith("tiff.append.")]
@@ -153,3 +153,34 @@ def test_killed_at_random_and_gone_on_with(tmp_path: Path, compression: str) -> 
             storage.recover(path)
             assert set(acks) <= set(check_frames(path))
     assert len(acks) > 20
+
+
+OVERWRITING = ["tiff.overwrite.moved:1", "tiff.overwrite.moved:2", "tiff.overwrite.aside:1", "tiff.document.written:1"]
+OVERWRITING += ["tiff.overwrite.removed:1", "tiff.overwrite.removed:2"]
+
+
+@pytest.mark.parametrize("point", OVERWRITING)
+def test_killed_while_it_replaces_a_data_set(tmp_path: Path, point: str) -> None:
+    """The old one is whole in its place, or beside it, until the new one stands there."""
+    path = tmp_path / "run.ome.tiff"
+    old, _ = run_child(path, "scenario", "none")
+    assert old == 0
+    before = {position: check_frames(file_of(path, position)) for position in (0, 1)}
+    code, output = run_child(path, "scenario", "none", point=point)
+    assert code == -signal.SIGKILL
+    assert b"created" not in output
+    kept = tmp_path / "run.replaced.ome.tiff"
+    if "tiff.overwrite.moved" in point:
+        assert "took back what was about to be replaced" in storage.recover(path).actions
+        assert {position: check_frames(file_of(path, position)) for position in (0, 1)} == before
+        assert not storage.recover(path).changed
+        assert not list(tmp_path.glob("run.replaced*"))
+    elif "removed" in point:
+        with storage.open_reader(path) as reader:
+            assert len(reader) == 0
+    else:
+        with storage.open_reader(kept) as reader:
+            assert len(reader) == sum(map(len, before.values()))
+    code, output = run_child(path, "scenario", "none")
+    assert code == 0
+    assert check(path, acknowledged(output)) == acknowledged(output)

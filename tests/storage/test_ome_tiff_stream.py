@@ -78,14 +78,14 @@ def test_metadata_come_back_and_stand_in_each_page(tmp_path: Path) -> None:
     rows = [
         {"frame_id": 3, "tick": 2**64 - 1, "monotonic_ns": -5, "utc_ns": 2**62, "exposure_ms": 1.5},
         {"frame_id": 9, "index": PlaneIndex(t=4, position=0)},
-        {"frame_id": 2**64 - 1, "tick": 7, "index": {"z": 2**31 - 1}},
+        {"frame_id": np.uint64(2**62), "tick": 7, "index": {"z": 2**31 - 1}},
     ]
     with storage.open_writer(path, shape=SHAPE, dtype="uint16") as writer:
         for row in rows:
             writer.append(frame_of(1, SHAPE), **row)
-        assert (writer.count, writer.last_frame_id, writer.statistics().bytes) == (3, 2**64 - 1, 3 * 24 * 40 * 2)
+        assert (writer.count, writer.last_frame_id, writer.statistics().bytes) == (3, 2**62, 3 * 24 * 40 * 2)
     with storage.open_reader(path) as reader:
-        assert reader.frame_ids.tolist() == [3, 9, 2**64 - 1]
+        assert reader.frame_ids.tolist() == [3, 9, 2**62]
         assert reader.ticks.tolist() == [2**64 - 1, 0, 7]
         assert reader.monotonic_ns.tolist() == [-5, 0, 0]
         assert reader.utc_ns.tolist() == [2**62, 0, 0]
@@ -99,6 +99,8 @@ def test_metadata_come_back_and_stand_in_each_page(tmp_path: Path) -> None:
         assert np.array_equal(reader.frame(9), frame_of(1, SHAPE))
         with pytest.raises(KeyError):
             reader.frame(4)
+    with pytest.raises(ConfigError, match=r"cannot be resumed: .* ids end at 2\*\*62"):
+        storage.open_writer(path, shape=SHAPE, dtype="uint16", resume=True)
     with tifffile.TiffFile(path) as file:
         record = RECORD.unpack(file.pages[0].tags[TAG].value)
     assert record[3:8] == (3, 2**64 - 1, -5, 2**62, 1.5)

@@ -28,7 +28,10 @@ from mutoscope.recording.recorder import RecorderWorker
 from mutoscope.runtime import Restart, Worker, WorkerSettings
 from mutoscope.runtime.payload import pack
 from mutoscope.runtime.spec import PageSpec, RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
-from mutoscope.storage._layout import check_camera_name
+from mutoscope.storage._layout import VERSIONS, check_camera_name, check_version
+from mutoscope.storage.ome_tiff import SUFFIXES
+from mutoscope.storage.ome_tiff._dataset import Names
+from mutoscope.storage.ome_tiff.recording import check_tiff_layout
 from mutoscope.storage.recording import check_place
 from mutoscope.viewers.live import LEASES as PAGE_LEASES
 from mutoscope.viewers.page.settings import PageSettings, check_available
@@ -117,6 +120,8 @@ class Parts:
     settings: Mapping[str, Any]
     durability: str
     compression: str | None
+    ome_zarr_version: str | None
+    pyramid: bool
     environment: Mapping[str, dict[str, str]]
     restarts: Mapping[str, Restart]
     hang_report_s: float
@@ -129,8 +134,9 @@ class Parts:
             raise ConfigError("choose either overwrite or resume")
         if not (isinstance(self.durability, str) and self.durability in DURABILITIES):
             raise ConfigError(f"durability is {' or '.join(map(repr, DURABILITIES))}, not {self.durability!r}")
-        if self.compression is not None:
-            storage.CameraLayout((1, 1), "uint8", compression=self.compression).level()  # refuses what there is not
+        self._check_storable("a frame", (1, 1), "uint8")  # refuses a compression or a version that there is not
+        if self.as_tiff:
+            self._check_tiff()
         for name in (*self.cameras, *self.sources):
             if not (isinstance(name, str) and name):
                 raise ConfigError(f"the name of a camera is text, not {name!r}")
@@ -142,7 +148,7 @@ class Parts:
             if not isinstance(source, SourceSettings):
                 raise ConfigError(f"source {name!r} is {shown(source)}, not a mutoscope.SourceSettings")
             if self.recorded:
-                _check_storable(f"source {name!r}", source.shape, source.dtype, self.compression)
+                self._check_storable(f"source {name!r}", source.shape, source.dtype)
         for worker, restart in self.restarts.items():
             if not isinstance(restart, Restart):
                 raise ConfigError(f"restarts[{worker!r}] is a mutoscope.Restart, not {shown(restart)}")
@@ -155,6 +161,33 @@ class Parts:
     def recorded(self) -> bool:
         """Whether frames are stored."""
         return self.record is not None and self.record is not False
+
+    @property
+    def as_tiff(self) -> bool:
+        """Whether they are stored as OME-TIFF."""
+        return isinstance(self.record, Path) and self.record.name.lower().endswith(SUFFIXES)
+
+    def _check_tiff(self) -> None:
+        """Raise ConfigError for what an OME-TIFF cannot hold."""
+        assert isinstance(self.record, Path)
+        name = self.record.name
+        streams = len(self.cameras) + len(self.sources)
+        if streams > 1:
+            raise ConfigError(f"{name}: an OME-TIFF holds one camera, not {streams}: record into a name that ends in .ome.zarr")
+        if any(isinstance(source, SourceSettings) and source.varying for source in self.sources.values()):
+            raise ConfigError(f"{name}: an OME-TIFF holds frames of one shape: record into a name that ends in .ome.zarr")
+        if self.pyramid or self.ome_zarr_version is not None:
+            raise ConfigError(f"{name}: pyramid and ome_zarr_version are of OME-Zarr: leave them out")
+
+    def _check_storable(self, what: str, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+        layout = storage.CameraLayout((int(shape[0]), int(shape[1])), dtype, compression=self.compression)
+        try:
+            if self.as_tiff:
+                check_tiff_layout(layout)
+            else:
+                layout.level(check_version(self.ome_zarr_version or VERSIONS[0]))
+        except ConfigError as error:
+            raise ConfigError(f"{what}: {error}") from None
 
     def specification(self) -> ScopeSpec:
         """Return what the supervisor is told.
@@ -242,15 +275,16 @@ class Parts:
         if self.record is None or self.record is False:
             return None
         path = (_default_path() if isinstance(self.record, bool) else self.record).absolute()
-        if not path.name.endswith(".zarr"):
-            raise ConfigError(f"{path.name}: recordings are OME-Zarr; give a name that ends in .ome.zarr")
+        if not (path.name.endswith(".zarr") or self.as_tiff):
+            raise ConfigError(f"{path.name}: recordings are OME-Zarr or OME-TIFF: end the name in .ome.zarr or .ome.tiff")
         for parent in path.parents:
             if parent.is_dir():
                 break
             if parent.exists():
                 raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
         check_place(path, overwrite=self.overwrite, resume=self.resume)
-        folder = path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".mutoscope")
+        stem = Names(path).stem if self.as_tiff else path.name.removesuffix(".zarr").removesuffix(".ome")
+        folder = path.with_name(stem + ".mutoscope")
         return RecordSpec(
             path=str(path),
             folder=str(folder),
@@ -258,6 +292,7 @@ class Parts:
             resume=self.resume,
             reserve_bytes=self.reserve_bytes,
             compression=self.compression,
+            ome_zarr_version=self.ome_zarr_version,
         )
 
     def _stream(
@@ -276,7 +311,7 @@ class Parts:
         check_travel(camera)
         shape, dtype = describe(camera)
         if record is not None:
-            _check_storable(f"camera {name!r}", shape, dtype, self.compression)
+            self._check_storable(f"camera {name!r}", shape, dtype)
         rate = float(camera.rate_hz) or 30.0
         info = StreamInfo(
             name=name,
@@ -307,6 +342,7 @@ class Parts:
             "reserve_bytes": record.reserve_bytes,
             "durability": self.durability,
             "held_frames": stream.slots // 2,
+            "pyramid": self.pyramid,
         }
         return _worker(WorkerSettings(RecorderWorker, name=stream.recorder), settings)
 
@@ -368,13 +404,6 @@ def _worker(item: WorkerSettings, settings: dict[str, Any] | None = None) -> Wor
         restart=item.restart,
         moves=kind.moves,
     )
-
-
-def _check_storable(what: str, shape: Sequence[int], dtype: npt.DTypeLike, compression: str | None) -> None:
-    try:
-        storage.CameraLayout((int(shape[0]), int(shape[1])), dtype, compression=compression).level()
-    except ConfigError as error:
-        raise ConfigError(f"{what}: {error}") from None
 
 
 def _check_files(streams: int, workers: int) -> None:

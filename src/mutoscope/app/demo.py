@@ -76,7 +76,8 @@ class DemoSettings:
     frames, seconds : optional
         The length; with neither, until Ctrl-C.
     out : Path, optional
-        A folder for the data set, or its own name if it ends in ``.zarr``; by default ``./mutoscope-data/<UTC stamp>``.
+        A folder for the data set, or its own name if it ends in ``.ome.zarr`` or ``.ome.tiff``; by default
+        ``./mutoscope-data/<UTC stamp>``.
     overwrite : bool
         Replace a data set that stands there.
     compression : str, optional

@@ -40,6 +40,7 @@ from mutoscope.runtime import Ledger, Restart, Worker, WorkerSettings, control
 from mutoscope.runtime.client import ScopeClient
 from mutoscope.runtime.processes import describe_exit, out_of_files
 from mutoscope.runtime.spec import ScopeState
+from mutoscope.storage._place import taken_bytes
 from mutoscope.viewers.page.settings import PageSettings
 
 __all__ = ["AcquisitionResult", "Scope", "ScopeResult", "Source", "SourceSettings", "WorkerStatus", "observers"]
@@ -65,12 +66,6 @@ def _warn(level: int, text: str) -> None:
         log.warning("%s", text.partition("\n")[0])
 
 
-def _bytes_below(path: str) -> int:
-    """What a data set takes on its disk."""
-    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sum(os.lstat(file).st_blocks * 512 for file in files)
-
-
 class Scope:
     """A microscope's live data plane: cameras, workers and a recording, each a process, under one supervisor.
 
@@ -85,7 +80,7 @@ class Scope:
     workers : sequence of Worker classes or WorkerSettings
         Your own processes; one alone needs no list.
     record : str, path, True or None
-        The OME-Zarr data set to store every frame in. True chooses
+        The data set to store every frame in: OME-Zarr, or the OME-TIFF of one camera whose frames have one shape. True chooses
         ``./mutoscope-data/<UTC stamp>/run.ome.zarr``. Log, audit and ledger go to ``<name>.mutoscope`` beside it.
         Folders that are missing above it are made; where they are several, a warning names them and their disk.
     overwrite, resume : bool
@@ -106,8 +101,12 @@ class Scope:
     durability : {"process", "power"}
         What an acknowledged frame survives, see :mod:`mutoscope.storage`.
     compression : str, optional
-        How frames are stored: ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``. Compressed ones are acknowledged
-        up to half a second later and hold their slots in the ring until then.
+        How frames are stored: ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"`` and ``"zstd"``, whose frames are
+        acknowledged up to half a second later and hold their slots in the ring until then; OME-TIFF ``"zlib"`` and ``"zstd"``.
+    ome_zarr_version : str, optional
+        ``"0.5"``, which is the default, or ``"0.4"``.
+    pyramid : bool
+        OME-Zarr: smaller levels are built beside the frames, and finished when the scope ends.
     environment : mapping of str to mapping
         Environment variables of single workers, by worker name (``{"Tracker": {"OMP_NUM_THREADS": "1"}}``).
     restarts : mapping of str to Restart
@@ -141,6 +140,8 @@ class Scope:
         page: bool | PageSettings | None = None,
         durability: str = "process",
         compression: str | None = None,
+        ome_zarr_version: str | None = None,
+        pyramid: bool = False,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         restarts: Mapping[str, Restart] | None = None,
         hang_report_s: float = 5.0,
@@ -164,6 +165,8 @@ class Scope:
             settings=arguments.mapping("settings", settings, "{'sample': 'beads'}"),
             durability=durability,
             compression=None if compression is None else arguments.text("compression", compression),
+            ome_zarr_version=None if ome_zarr_version is None else arguments.text("ome_zarr_version", ome_zarr_version),
+            pyramid=arguments.flag("pyramid", pyramid),
             environment=given_environment(environment),
             restarts=arguments.mapping("restarts", restarts, "{'Tracker': Restart(mode='never')}"),
             hang_report_s=arguments.more_than_zero("hang_report_s", hang_report_s),
@@ -486,7 +489,7 @@ class Scope:
                 need += count * storage.bytes_per_frame(stream.info.shape, stream.info.dtype)
         free = storage.free_bytes(spec.record.path)
         if self._client is None and self._parts.overwrite:
-            free += _bytes_below(spec.record.path)  # given back when the scope has started
+            free += taken_bytes(spec.record.path)  # given back when the scope has started
         reserve = self._parts.reserve_bytes
         if need + reserve > free:
             what = f"{frames:,} frames" if frames is not None else f"{seconds:g} s"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mutoscope.app.summary import RunSummary
 from mutoscope.model.errors import ConfigError, DatasetExistsError, DiskFullError, MutoscopeError
+from mutoscope.storage.ome_tiff import SUFFIXES
 
 if TYPE_CHECKING:
     from mutoscope.app.display import ScopeDisplay
@@ -99,7 +100,7 @@ def check_length(frames: int | None, seconds: float | None) -> None:
 
 
 def dataset_path(out: Path | None, *, overwrite: bool) -> Path | None:
-    """Return the data set that `out` names: itself if it ends in ``.zarr``, else ``run.ome.zarr`` in that folder.
+    """Return the data set that `out` names: itself by its end (``.zarr``, ``.ome.tiff``), else ``run.ome.zarr`` in that folder.
 
     Returns
     -------
@@ -119,9 +120,10 @@ def dataset_path(out: Path | None, *, overwrite: bool) -> Path | None:
     if out is None:
         return None
     kind = out.suffix.lower()
-    if not out.is_dir() and (kind in OTHER_FORMATS or (kind == ".zarr" and out.suffix != kind)):
-        raise ConfigError(f"{out}: recordings are OME-Zarr; name a folder, or a data set that ends in .ome.zarr")
-    path = out if out.suffix == ".zarr" else out / DATASET_NAME
+    tiff = out.name.lower().endswith(SUFFIXES) and not out.is_dir()
+    if not tiff and not out.is_dir() and (kind in OTHER_FORMATS or (kind == ".zarr" and out.suffix != kind)):
+        raise ConfigError(f"{out}: recordings are OME-Zarr or OME-TIFF; name a folder, or a data set in .ome.zarr or .ome.tiff")
+    path = out if out.suffix == ".zarr" or tiff else out / DATASET_NAME
     for folder in path.parents:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file, not a folder: data cannot go below it")

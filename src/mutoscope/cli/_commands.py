@@ -46,7 +46,9 @@ Headless = Annotated[bool, Parameter(negative="", help="No live display in the t
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace a data set that stands there.")]
 Out = Annotated[
     str | None,
-    Parameter(help="Folder for the data set, or its own name if it ends in .zarr. By default a new one in ./mutoscope-data."),
+    Parameter(
+        help="Folder for the data set, or its own name, in .ome.zarr or .ome.tiff. By default a new one in ./mutoscope-data."
+    ),
 ]
 
 Port = Annotated[int | None, Parameter(converter=whole, help="Of the live page; by default any that is free.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from typing import Any
@@ -22,6 +21,8 @@ from mutoscope.model.errors import (
     RingClosedError,
 )
 from mutoscope.runtime import Restart, Worker, control
+from mutoscope.storage._place import DatasetPlace
+from mutoscope.storage.ome_tiff import is_ome_tiff
 
 __all__ = ["RecorderWorker"]
 
@@ -52,6 +53,8 @@ class RecorderWorker(Worker):
     held_frames : int
         Of a compressed stream, frames are acknowledged together: at the latest when so many hold slots of the ring; 0: any
         number.
+    pyramid : bool
+        Smaller levels are built beside the frames.
     """
 
     kind = "recorder"
@@ -61,6 +64,7 @@ class RecorderWorker(Worker):
     reserve_bytes: int = 0
     durability: str = "process"
     held_frames: int = 0
+    pyramid: bool = False
 
     def setup(self) -> None:
         """Open the image of this camera, after its last stored frame, and take the reader's place."""
@@ -71,11 +75,12 @@ class RecorderWorker(Worker):
             self.camera,
             continue_=True,
             durability=self.durability,  # type: ignore[arg-type]
+            pyramid=self.pyramid,
         )
         self._form = (self._writer.shape, np.dtype(self._writer.dtype))
         self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
         self._reader.drain_orphaned()
-        self._folder_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._place = DatasetPlace(self.path)
         self._taken: deque[tuple[int, int]] = deque()
         """Id and time of frames that the writer has and has not acknowledged yet: they are not committed."""
         self._failed: str | None = None
@@ -196,8 +201,10 @@ class RecorderWorker(Worker):
         )
 
     def _change_form(self, array: np.ndarray[Any, np.dtype[Any]]) -> None:
-        self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
+        if is_ome_tiff(self.path):
+            raise ConfigError(f"an OME-TIFF holds frames of one shape and dtype, and this one is {array.shape} {array.dtype}")
         storage.CameraLayout((array.shape[0], array.shape[1]), array.dtype).level()  # refuses what cannot be stored
+        self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
         self._writer.flush()
         self._settle()
         self._writer.close()
@@ -208,6 +215,7 @@ class RecorderWorker(Worker):
             dtype=array.dtype,
             continue_=True,
             durability=self.durability,  # type: ignore[arg-type]
+            pyramid=self.pyramid,
         )
         self._form = (array.shape, array.dtype)
 
@@ -247,17 +255,9 @@ class RecorderWorker(Worker):
         self._report_refused()
         self._tell(control.RecordingFailed(stream=self.camera, reason=reason, message=message))
 
-    def _is_lost(self) -> bool:
-        """Whether the data set is not where it was: somebody renamed or deleted it."""
-        try:
-            os.stat(os.path.join(self.path, "zarr.json"))
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._folder_fd))
-        except FileNotFoundError:
-            return True
-
     def _harm(self) -> str:
         """What somebody did to the data set, as a sentence; empty if nothing."""
-        if self._is_lost():
+        if self._place.loss():
             return f"the data set {self.path} was moved or deleted while it was recorded"
         if missing := self._writer.missing():
             more, verb = (f" and {len(missing) - 1} more files", "were") if len(missing) > 1 else ("", "was")

@@ -10,6 +10,7 @@ from mutoscope import storage
 from mutoscope.model.errors import MutoscopeError
 from mutoscope.runtime.desk import Desk
 from mutoscope.runtime.spec import ScopeSpec
+from mutoscope.storage._place import DatasetPlace
 
 __all__ = ["DataSet"]
 
@@ -38,7 +39,7 @@ class DataSet:
         self._spec = spec
         self._desk = desk
         self._recording: storage.Recording | None = None
-        self._folder_fd = -1
+        self._place: DatasetPlace | None = None
         self._started = False
         self._missing = missing_folders(Path(spec.record.path)) if spec.record is not None else []
 
@@ -64,11 +65,12 @@ class DataSet:
             layouts,
             overwrite=record.overwrite,
             resume=record.resume,
+            ome_zarr_version=record.ome_zarr_version,
             attributes={"scope": self._spec.name, "settings": {**self._spec.settings, "cameras": settings}},
             keep_replaced=True,
         )
         self._tell_place(Path(record.path))
-        self._folder_fd = os.open(record.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._place = DatasetPlace(record.path)
         for folder in recording.left_over:
             self._desk.note(logging.WARNING, f"{folder} was replaced by a run that was killed at its start: keep or delete it")
         return {name: recording.last_frame_id(name) + 1 for name in layouts}
@@ -109,10 +111,7 @@ class DataSet:
     @property
     def path(self) -> str | None:
         """Where it is now, also when somebody renamed it; None when there is none, or it was deleted."""
-        if self._folder_fd < 0:
-            return None
-        found = os.readlink(f"/proc/self/fd/{self._folder_fd}")
-        return found if self._is_at(found) and os.path.exists(os.path.join(found, "zarr.json")) else None
+        return None if self._place is None else self._place.now()
 
     @property
     def made(self) -> bool:
@@ -126,20 +125,11 @@ class DataSet:
 
     def loss(self) -> str:
         """What happened to it, if it is not where it was made; else an empty string."""
-        record = self._spec.record
-        if record is None or self._recording is None or (self._is_at(record.path) and self.path is not None):
-            return ""
-        what = f"moved to {self.path}" if self.path is not None else "deleted"
-        return f"the data set {record.path} was {what} while it was recorded"
-
-    def _is_at(self, path: str) -> bool:
-        try:
-            return os.path.samestat(os.stat(path), os.fstat(self._folder_fd))
-        except OSError:
-            return False
+        what = self._place.loss() if self._place is not None else ""
+        return f"the data set {self._place.path} was {what} while it was recorded" if self._place is not None and what else ""
 
     def close(self) -> None:
-        """Let go of the folder."""
-        if self._folder_fd >= 0:
-            os.close(self._folder_fd)
-            self._folder_fd = -1
+        """Let go of it."""
+        if self._place is not None:
+            self._place.close()
+            self._place = None

@@ -101,6 +101,7 @@ class RecordSpec(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
     reserve_bytes: int = 0
     compression: str | None = None
+    ome_zarr_version: str | None = None
 
 
 class PageSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,13 +115,18 @@ def open_images(path: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     path : path
-        Of the root.
+        Of the root, or of an OME-TIFF stream.
 
     Raises
     ------
     DatasetError, DatasetNotFoundError
         If it is not a recording, or too damaged.
     """
+    from mutoscope.storage.ome_tiff import is_ome_tiff
+    from mutoscope.storage.ome_tiff.recover import open_streams
+
+    if is_ome_tiff(path):
+        return open_streams(path)
     recording = find_recording(Path(path).absolute())
     return [name for name in recording.images if _own(recording.folder(name)).get("state") not in ("closed", "recovered")]
 

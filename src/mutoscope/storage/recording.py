@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, ScopeStateError
 from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _replace, _seal
+from mutoscope.storage.ome_tiff._dataset import is_ome_tiff
 from mutoscope.storage.writer import _MAX_ID, Durability, FrameStreamWriter
 
 __all__ = ["CameraLayout", "Recording", "create_recording", "open_image_writer", "write_attributes"]
@@ -202,7 +203,8 @@ def create_recording(
     """Make the data set that cameras will be recorded into.
 
     With one camera the root is its image; with several each has an image group that the root lists (bioformats2raw
-    layout). The data set appears whole: it is prepared beside its place and renamed.
+    layout). The data set appears whole: it is prepared beside its place and renamed. A path that ends in ``.ome.tiff``
+    makes an OME-TIFF stream, which has one camera.
 
     Parameters
     ----------
@@ -238,6 +240,13 @@ def create_recording(
         raise ConfigError("choose either overwrite or resume")
     if not cameras:
         raise ConfigError("a recording needs at least one camera")
+    if is_ome_tiff(path):
+        from mutoscope.storage.ome_tiff.recording import create_tiff_recording
+
+        if ome_zarr_version is not None:
+            raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
+        options = {"overwrite": overwrite, "resume": resume, "keep_replaced": keep_replaced}
+        return create_tiff_recording(path, cameras, attributes=attributes, **options)
     extra = _seal.checked_attributes(attributes or {})
     root = Path(path).absolute()
     taken = os.path.lexists(root) and not _replace.is_empty_folder(root)
@@ -299,6 +308,11 @@ def check_place(path: str | os.PathLike[str], *, overwrite: bool = False, resume
     DatasetExistsError, ConfigError, DatasetError
         As there.
     """
+    if is_ome_tiff(path):
+        from mutoscope.storage.ome_tiff.recording import check_tiff_place
+
+        check_tiff_place(path, overwrite=overwrite, resume=resume)
+        return
     root = Path(path).absolute()
     if not os.path.lexists(root) or _replace.is_empty_folder(root):
         return
@@ -436,7 +450,7 @@ def open_image_writer(
         One of its cameras.
     shape, dtype : optional
         Of the frames to come. If they differ from those of the camera's newest image, a further image ``<camera>.1``, …
-        is made and opened; ids go on.
+        is made and opened; ids go on. An OME-TIFF stream refuses them.
     continue_ : bool
         Go on behind the last stored frame, as a restarted recorder does: `FrameStreamWriter.last_frame_id` says what is
         stored. Without it an image that holds frames is refused.
@@ -453,6 +467,10 @@ def open_image_writer(
         If another writer has it open.
     """
     root = recording.path if isinstance(recording, Recording) else Path(recording).absolute()
+    if is_ome_tiff(root):
+        from mutoscope.storage.ome_tiff.recording import go_on
+
+        return go_on(root, camera, durability, shape=shape, dtype=dtype, continue_=continue_, pyramid=pyramid)
     recording = adopt_unlisted(find_recording(root))
     if camera not in recording.cameras:
         raise ConfigError(f"{root}: has no camera {camera!r}; it has {', '.join(sorted(recording.cameras))}")
@@ -513,7 +531,6 @@ def write_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any]
     durable : bool
         Also bring them to the device.
     """
-    from mutoscope.storage.ome_tiff import is_ome_tiff
     from mutoscope.storage.ome_tiff.recover import write_tiff_attributes
 
     if is_ome_tiff(path):

@@ -15,7 +15,7 @@ from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _layout, _nodes
 from mutoscope.storage.ome_tiff import SUFFIXES, is_ome_tiff
 from mutoscope.storage.ome_tiff.reader import OmeTiffReader
-from mutoscope.storage.ome_tiff.writer import open_tiff_writer
+from mutoscope.storage.ome_tiff.recording import open_tiff_writer
 from mutoscope.storage.plate import is_plate, plate_info
 from mutoscope.storage.reader import FrameStreamReader
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer

@@ -15,8 +15,9 @@ from mutoscope.storage import _aside, _layout
 from mutoscope.storage._names import image_choice
 from mutoscope.storage.converting._members import copy_members, leave_members
 from mutoscope.storage.converting._sources import Frames, Source, about
+from mutoscope.storage.ome_tiff import _replace
 from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar
-from mutoscope.storage.ome_tiff.writer import _remove, open_tiff_writer
+from mutoscope.storage.ome_tiff.recording import open_tiff_writer
 from mutoscope.storage.recording import CameraLayout, create_recording, find_recording, open_image_writer
 
 __all__ = ["write_tiff", "write_zarr"]
@@ -129,7 +130,12 @@ def _place(inner: Names, names: Names, overwrite: bool) -> list[str]:
     try:
         if not overwrite:
             _check_free(names)
-        _remove(names, names.present())
+        _replace.check_replaceable(names)
+        kept = None
+        if _is_left_over(names):
+            _replace.delete(names.path)
+        elif names.present() or os.path.lexists(names.sidecar):
+            kept = _replace.set_aside(names)
         Sidecar({**whole.own, "state": _PLACING}).write(names)
         kill_point("storage.convert.marked")
         placed = []
@@ -139,6 +145,8 @@ def _place(inner: Names, names: Names, overwrite: bool) -> list[str]:
             placed.append(names.position(position).name)
         whole.write(names)
         kill_point("storage.convert.placed")
+        if kept is not None:
+            _replace.delete(kept)
         return placed[::-1]
     finally:
         lock.release()

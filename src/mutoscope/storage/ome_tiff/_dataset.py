@@ -41,16 +41,16 @@ class Names:
         self.path = Path(path).absolute()
         name = self.path.name
         suffix = next((end for end in SUFFIXES if name.lower().endswith(end)), self.path.suffix)
-        self._stem, self._suffix = name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
+        self.stem, self.suffix = name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
         self.folder = self.path.parent
         self.sidecar = self.folder / f"{name}.json"
         self.lock = self.folder / f".{name}.lock"
-        self._other = re.compile(re.escape(self._stem) + r"\.p([1-9][0-9]{0,4})" + re.escape(self._suffix))
+        self._other = re.compile(re.escape(self.stem) + r"\.p([1-9][0-9]{0,4})" + re.escape(self.suffix))
         self._part = re.compile(re.escape(f".{name}.") + r"([0-9]+)-[0-9]+" + re.escape(_files.PART))
 
     def position(self, position: int) -> Path:
         """Return the file of a stage position."""
-        return self.path if position == 0 else self.folder / f"{self._stem}.p{position}{self._suffix}"
+        return self.path if position == 0 else self.folder / f"{self.stem}.p{position}{self.suffix}"
 
     def part(self) -> Path:
         """Return a name for a file in the making."""

@@ -13,7 +13,7 @@ import numpy as np
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 from mutoscope.storage import _files
-from mutoscope.storage.ome_tiff import _description, _layout
+from mutoscope.storage.ome_tiff import _description, _layout, _replace
 from mutoscope.storage.ome_tiff._dataset import Names, Sidecar, change_sidecar
 from mutoscope.storage.ome_tiff._layout import Page
 from mutoscope.storage.ome_tiff._pagefile import DamagedPageError, PageFile, open_regular
@@ -66,8 +66,8 @@ def repair(names: Names, *, look_at_pixels: bool = False) -> tuple[list[FileStat
     look_at_pixels : bool
         Also read all pixels, to name the frames that are not whole.
     """
-    present = names.present()
     actions = [f"removed {part}" for part in names.remove_parts()]
+    present = names.present()
     try:
         sidecar = Sidecar.read(names)
     except DatasetError:
@@ -79,6 +79,9 @@ def repair(names: Names, *, look_at_pixels: bool = False) -> tuple[list[FileStat
     if sidecar is None:
         sidecar = _restored_sidecar(names, next(iter(present.values())))
         actions.append(f"restored {names.sidecar.name}")
+    elif _replace.undo_unfinished(names):
+        actions.append("took back what was about to be replaced")
+        present = names.present()
     states = []
     for position, path in present.items():
         fd = open_regular(path, os.O_RDWR)

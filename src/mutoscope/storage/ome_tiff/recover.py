@@ -13,7 +13,7 @@ from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar, change_sid
 from mutoscope.storage.ome_tiff._pagefile import PageFile, open_regular
 from mutoscope.storage.ome_tiff._repair import place_planes, repair, set_state
 
-__all__ = ["recover_tiff", "write_tiff_attributes"]
+__all__ = ["open_streams", "recover_tiff", "write_tiff_attributes"]
 
 
 def recover_tiff(path: str | os.PathLike[str]) -> RecoverReport:
@@ -44,6 +44,15 @@ def recover_tiff(path: str | os.PathLike[str]) -> RecoverReport:
         lock.release()
     images = tuple(ImageReport(state.path.name, state.count, tuple(state.actions), tuple(state.doubtful)) for state in states)
     return RecoverReport(str(names.path), images, tuple(actions))
+
+
+def open_streams(path: str | os.PathLike[str]) -> list[str]:
+    """Return the name of an OME-TIFF stream that is not closed, as `mutoscope.storage.open_images` says."""
+    names = Names(path)
+    sidecar = Sidecar.read(names)
+    if sidecar is None:
+        raise DatasetNotFoundError(f"{names.sidecar}: is missing")
+    return [] if sidecar.own.get("state") in ("closed", "recovered") else [names.path.name]
 
 
 def write_tiff_attributes(path: str | os.PathLike[str], attributes: Mapping[str, Any], *, durable: bool = False) -> None:

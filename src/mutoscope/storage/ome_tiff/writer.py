@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from mutoscope.model._faults import kill_point
-from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DatasetExistsError
-from mutoscope.storage import _files, _seal, _sync
-from mutoscope.storage import _layout as _common
+from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
+from mutoscope.storage import _files, _sync
 from mutoscope.storage._behind import Behind
 from mutoscope.storage._latency import LatencyHistogram
 from mutoscope.storage._metadata import unfit_metadata
@@ -27,133 +26,24 @@ from mutoscope.storage.ome_tiff._codec import Encoder
 from mutoscope.storage.ome_tiff._dataset import MAX_POSITION, Lock, Names, Sidecar, change_sidecar
 from mutoscope.storage.ome_tiff._layout import FrameMeta, Geometry, Pages
 from mutoscope.storage.ome_tiff._pagefile import PageFile, open_regular
-from mutoscope.storage.ome_tiff._repair import FileState, place_planes, repair, show_live_description
+from mutoscope.storage.ome_tiff._repair import FileState, place_planes, show_live_description
 from mutoscope.storage.writer import (
+    _MAX_ID,
     _PLANE,
     _UNKNOWN_PLANE,
     Durability,
     FrameStreamWriter,
     Receipt,
     _pack_plane,
-    check_durability,
+    _unfit,
+    _whole,
 )
 
-__all__ = ["OmeTiffWriter", "open_tiff_writer"]
+__all__ = ["OmeTiffWriter"]
 
-_MAX_ID = 2**64 - 1
 _MAX_OPEN = 64
 _BEHIND_BYTES = 128 * 1024 * 1024
 """Handed to the device at a time."""
-
-_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def open_tiff_writer(
-    path: str | os.PathLike[str],
-    *,
-    shape: tuple[int, int],
-    dtype: DTypeLike,
-    name: str = "camera",
-    pixel_size_um: float | None = None,
-    rate_hz: float | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    durability: Durability = "process",
-    compression: str | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> OmeTiffWriter:
-    """Make an OME-TIFF stream, or go on with one, and open its writer.
-
-    The parameters and errors are those of `mutoscope.storage.open_writer`. The sidecar is made at once, the file with the
-    first frame: a TIFF without pages is not valid.
-    """
-    check_durability(durability)
-    if overwrite and resume:
-        raise ConfigError("choose either overwrite or resume")
-    _common.check_camera_name(name)
-    for what, value in (("pixel_size_um", pixel_size_um), ("rate_hz", rate_hz)):
-        _common.check_scale(what, value)
-    geometry = _layout.plan_geometry(shape, dtype, compression)
-    encoder = Encoder(geometry) if geometry.compression != "none" else None
-    try:
-        extra = _seal.checked_attributes(attributes or {})
-        own = sorted({"format", "dataset", "compression", "shape", "dtype", "pixel_size_um", "rate_hz"} & set(extra))
-        if own:
-            raise ConfigError(f"these attributes belong to the layout and cannot be set: {', '.join(own)}")
-        size = None if pixel_size_um is None else float(pixel_size_um)
-        rate = None if rate_hz is None else float(rate_hz)
-        sidecar = Sidecar.new(geometry, name, size, rate, extra)
-        sidecar.encode()
-        names = Names(path)
-        try:
-            names.folder.mkdir(parents=True, exist_ok=True)
-            lock = Lock(names)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise ConfigError(f"{names.path}: cannot be made ({error.strerror})") from error
-        try:
-            names.remove_parts()
-            states = _begin(names, sidecar, geometry, extra, overwrite=overwrite, resume=resume)
-            lock.reserve()
-            return OmeTiffWriter(names, lock, encoder, geometry, states, durability)
-        except BaseException:
-            lock.release()
-            raise
-    except BaseException:
-        if encoder is not None:
-            encoder.close()
-        raise
-
-
-def _begin(
-    names: Names, sidecar: Sidecar, geometry: Geometry, extra: Mapping[str, Any], *, overwrite: bool, resume: bool
-) -> list[FileState]:
-    """Make the sidecar, or take up what is there; the caller holds the lock."""
-    present = names.present()
-    taken = bool(present) or os.path.lexists(names.sidecar)
-    if taken and not overwrite and not resume:
-        raise DatasetExistsError(f"{names.path}: exists already; choose another name, or say overwrite or resume")
-    if taken and overwrite:
-        _remove(names, present)
-    if not taken or overwrite:
-        sidecar.write(names)
-        return []
-    states, _ = repair(names)
-    old = Sidecar.read(names)
-    assert old is not None  # repair makes it
-    kept = old.geometry()
-    if (kept.shape, kept.dtype, kept.compression) != (geometry.shape, geometry.dtype, geometry.compression):
-        raise ConfigError(
-            f"{names.path}: holds frames of {kept.shape} {kept.dtype}, compression {kept.compression!r}: "
-            "frames of another kind need a new name"
-        )
-    runs = old.own.get("earlier_runs")
-    earlier = {key: old.own[key] for key in old.own if key in ("ledger", "settings", *extra)}
-    runs = [*(runs if isinstance(runs, list) else []), earlier]
-    change_sidecar(names, {"state": "open", "ledger": None, **extra, "earlier_runs": runs})
-    return states
-
-
-def _remove(names: Names, present: Mapping[int, Path]) -> None:
-    """Remove a data set that is to be replaced, and nothing that is not one."""
-    for path in present.values():
-        try:
-            fd = open_regular(path)
-        except DatasetError as error:
-            raise ConfigError(f"{error}, so it is not replaced") from error
-        try:
-            beginning = os.pread(fd, 4, 0)
-        finally:
-            os.close(fd)
-        if beginning and beginning not in _TIFF_BEGINNINGS:
-            raise ConfigError(f"{path}: is not a TIFF, so it is not replaced")
-    if os.path.lexists(names.sidecar):
-        try:
-            Sidecar.read(names)
-        except DatasetError as error:
-            raise ConfigError(f"{error}, so it is not replaced") from error
-    for path in reversed(list(present.values())):
-        path.unlink(missing_ok=True)
-        kill_point("tiff.overwrite.removed")
 
 
 @dataclass
@@ -245,6 +135,11 @@ class OmeTiffWriter(FrameStreamWriter):
             _layout.align(state.end, _layout.BLOCK),
         )
 
+    def missing(self) -> list[str]:
+        """Return the files of the data set that somebody deleted, relative to its folder."""
+        files = [self._names.sidecar, *(file.path for file in self._files.values())]
+        return [file.name for file in files if not file.exists()]
+
     # ------------------------------------------------------------------ appending
 
     def append(
@@ -272,8 +167,10 @@ class OmeTiffWriter(FrameStreamWriter):
         last = self._last
         if frame_id is None:
             frame_id = last + 1
+        elif type(frame_id) is not int:
+            frame_id = _whole(frame_id, self.path)
         if not last < frame_id <= _MAX_ID:
-            raise ConfigError(f"{self.path}: frame_id {frame_id} does not follow {last}, the last one stored")
+            raise ConfigError(f"{self.path}: {_unfit(frame_id, last)}")
         syncer = self._syncer
         failure = self._broken or self._behind.error or (syncer.error if syncer is not None else None)
         if failure is not None:
