@@ -38,10 +38,9 @@ def weighted_sum(image: np.ndarray) -> float:
     return float((values.astype("f8").ravel() * (np.arange(values.size) % 1000 + 1)).sum())
 
 
-@pytest.mark.opt_in
 def test_imagej_sees_the_same_pixels_and_axes(tmp_path: Path) -> None:
     if not JAR.is_file() or shutil.which("java") is None:
-        pytest.skip("no ImageJ here: install Java, and set MUTOSCOPE_IMAGEJ to ij.jar")
+        pytest.skip("no ImageJ here: install imagej and default-jdk-headless, or set MUTOSCOPE_IMAGEJ to ij.jar")
     paths = [str(tmp_path / f"{number}.tif") for number in range(len(CASES))]
     with storage.open("disk", tmp_path) as store:
         for number, (shape, dtype, _) in enumerate(CASES):

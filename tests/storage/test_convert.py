@@ -242,9 +242,7 @@ def test_ome_tiff_of_bio_formats(tmp_path: Path, external_data: Path, name: str)
     np.testing.assert_array_equal(found.squeeze(), stack.transpose([axes.index(letter) for letter in letters]).squeeze())
 
 
-@pytest.mark.opt_in
-def test_bioio_where_it_is_installed(tmp_path: Path) -> None:
-    pytest.importorskip("bioio_tifffile", reason="bioio and its plug-in bioio-tifffile are not installed")
+def test_what_bioio_reads_is_converted(tmp_path: Path) -> None:
     from mutoscope.storage.converting import _sources
 
     stack = np.random.default_rng(3).integers(0, 60000, (2, 3, 4, *SHAPE), dtype="uint16")

@@ -57,10 +57,9 @@ def test_a_hyperstack_as_tifffile_sees_it(tmp_path: Path, name: str, dtype: str)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.tif"]
 
 
-@pytest.mark.opt_in
 def test_a_hyperstack_as_imagej_sees_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not JAR.is_file() or shutil.which("java") is None:
-        pytest.skip("no ImageJ here: install Java, and set MUTOSCOPE_IMAGEJ to ij.jar")
+        pytest.skip("no ImageJ here: install imagej and default-jdk-headless, or set MUTOSCOPE_IMAGEJ to ij.jar")
     paths = []
     for dtype in ("uint8", "uint16", "float32"):
         paths.append(tmp_path / f"{dtype}.tif")
