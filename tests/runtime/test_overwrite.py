@@ -59,13 +59,14 @@ def recorded(path: Path) -> dict[str, bytes]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Return what is below a folder, without what is renamed while it is looked at."""
-    found = {}
-    for entry in folder.rglob("*"):
-        if entry.is_file() and entry.name != "failed-start.log":
-            with contextlib.suppress(FileNotFoundError):
-                found[str(entry.relative_to(folder))] = entry.read_bytes()
-    return found
+    """Return what is below a folder; looks again when something is renamed meanwhile."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return {
+                str(entry.relative_to(folder)): entry.read_bytes()
+                for entry in folder.rglob("*")
+                if entry.is_file() and entry.name != "failed-start.log"
+            }
 
 
 @pytest.mark.parametrize("worker", [FailsToSetUp, DiesInSetUp, SendsToNobody])
