@@ -93,6 +93,8 @@ export class Renderer {
   constructor(
     readonly canvas: HTMLCanvasElement,
     onRestored: () => void,
+    /** What is around the images, parts of 255. */
+    private readonly ground: readonly [number, number, number] = [0, 0, 0],
   ) {
     const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, stencil: false });
     if (!gl) throw new Error("This browser offers no WebGL 2, which the page draws with.");
@@ -141,17 +143,20 @@ export class Renderer {
     const gl = this.gl;
     this.programs ??= { whole: this.program(WHOLE), floats: this.program(FLOATS) };
     gl.disable(gl.SCISSOR_TEST);
-    gl.clearColor(0, 0, 0, 1);
+    gl.clearColor(this.ground[0] / 255, this.ground[1] / 255, this.ground[2] / 255, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.SCISSOR_TEST);
-    gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE);
     for (const pane of panes) {
       const { rect } = pane;
       const bottom = this.canvas.height - rect.y - rect.height;
       gl.viewport(rect.x, bottom, rect.width, rect.height);
       gl.scissor(rect.x, bottom, rect.width, rect.height);
-      for (const name of pane.layers) this.drawLayer(this.layer(name), pane);
+      gl.disable(gl.BLEND);
+      for (const name of pane.layers) {
+        this.drawLayer(this.layer(name), pane);
+        gl.enable(gl.BLEND);
+      }
     }
   }
 

@@ -25,7 +25,7 @@ export const PERCENTILES: readonly [number, number][] = [
   [5, 95],
 ];
 
-const CHANNEL_LUTS = ["grays", "green", "magenta", "cyan", "yellow", "orange"];
+const CHANNEL_LUTS = ["green", "magenta", "cyan", "yellow", "orange", "blue"];
 
 export class Contrast {
   readonly look;
@@ -36,11 +36,15 @@ export class Contrast {
   constructor(
     private readonly key: string,
     range: [number, number] | null,
-    position: number,
+    private readonly position: number,
   ) {
     const [lo, hi] = range ?? [0, 1];
-    const lut = CHANNEL_LUTS[position % CHANNEL_LUTS.length] ?? "grays";
-    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut, low: 1, high: 99, ...remembered(key) });
+    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut: "grays", low: 1, high: 99, ...remembered(key) });
+  }
+
+  /** Images over each other are told apart by colours: gray ones get one. */
+  tint(): void {
+    if (this.look.peek().lut === "grays") this.change({ lut: CHANNEL_LUTS[this.position % CHANNEL_LUTS.length] ?? "grays" });
   }
 
   get window(): Window {
@@ -49,7 +53,7 @@ export class Contrast {
   }
 
   change(part: Partial<Look>): void {
-    const next = { ...this.look.value, ...part };
+    const next = { ...this.look.peek(), ...part };
     if (!(Number.isFinite(next.lo) && Number.isFinite(next.hi) && next.lo < next.hi && next.gamma > 0)) return;
     this.look.value = next;
     try {

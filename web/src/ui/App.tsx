@@ -171,7 +171,7 @@ function StageView({ scope, stage }: { scope: ScopeView; stage: Stage }) {
         <button type="button" class="plain" aria-label="Fit the image" title="Fit (f)" onClick={() => stage.fit()}>
           <Icon name="fit" />
         </button>
-        <button type="button" class="plain text" aria-label="One pixel to one pixel" title="One pixel to one pixel (1)" onClick={() => stage.oneToOne()}>
+        <button type="button" class="plain text" aria-label="1:1, one pixel to one pixel" title="One pixel to one pixel (1)" onClick={() => stage.oneToOne()}>
           1:1
         </button>
         <hr />
@@ -256,7 +256,7 @@ function SidePanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
         ))}
       </div>
       <div key={chosen} class="panel" id="panel" role="tabpanel" aria-labelledby={`tab-${chosen}`} tabIndex={0}>
-        {panels[chosen]()}
+        <div class="flow">{panels[chosen]()}</div>
       </div>
     </aside>
   );

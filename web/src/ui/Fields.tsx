@@ -106,10 +106,13 @@ function TextBox({ label, value, title, disabled, onCommit }: { label: string; v
 
 const spaced = (name: string): string => name.replace(/_/g, " ");
 
+const PHYSICAL = new Set(["ns", "us", "µs", "ms", "s", "Hz", "kHz", "um", "µm", "nm", "mm", "V", "mV", "mW", "mT", "pN", "deg", "%"]);
+
 /** `exposure_ms` with unit `ms` reads "exposure". */
 export function labelOf(name: string, unit: string): string {
-  const ending = `_${unit.replace("µ", "u")}`;
-  return spaced(unit && name.endsWith(ending) ? name.slice(0, -ending.length) : name);
+  const ending = `_${unit.replace("µ", "u")}`.toLowerCase();
+  const told = PHYSICAL.has(unit) && name.toLowerCase().endsWith(ending);
+  return spaced(told ? name.slice(0, -ending.length) : name);
 }
 
 export function describe(doc: string, unit: string, minimum: number | null, maximum: number | null): string {

@@ -30,10 +30,10 @@ function Cameras({ scope, stage }: { scope: ScopeView; stage: Stage }) {
     <section>
       <h2>Cameras</h2>
       <div class="segments" role="group" aria-label="Layout of the cameras">
-        <button type="button" aria-pressed={stage.layout.value === "side"} onClick={() => void (stage.layout.value = "side")}>
+        <button type="button" aria-pressed={stage.layout.value === "side"} onClick={() => stage.setLayout("side")}>
           <Icon name="side" /> Side by side
         </button>
-        <button type="button" aria-pressed={stage.layout.value === "over"} onClick={() => void (stage.layout.value = "over")}>
+        <button type="button" aria-pressed={stage.layout.value === "over"} onClick={() => stage.setLayout("over")}>
           <Icon name="over" /> Over each other
         </button>
       </div>

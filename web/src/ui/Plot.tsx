@@ -28,6 +28,17 @@ export function Plot(props: { label: string; height: number; identity: string; r
 const GRID = { stroke: "rgb(255 255 255 / 0.06)", width: 1 };
 const FONT = "11px system-ui, sans-serif";
 
+const pad = (value: number): string => String(value).padStart(2, "0");
+
+/** Times of day on a time axis: hours and minutes, with seconds where the ticks are close. */
+export function clockTicks(_plot: uPlot, ticks: number[]): string[] {
+  const close = ticks.length > 1 && ticks[1]! - ticks[0]! < 60;
+  return ticks.map((tick) => {
+    const at = new Date(tick * 1000);
+    return `${pad(at.getHours())}:${pad(at.getMinutes())}${close ? `:${pad(at.getSeconds())}` : ""}`;
+  });
+}
+
 export function axis(extra: Partial<uPlot.Axis> = {}): uPlot.Axis {
   return { stroke: "#9aa6b0", font: FONT, grid: GRID, ticks: { show: false }, ...extra };
 }

@@ -6,7 +6,7 @@ import type { ScopeView } from "../model/scope";
 import type { TableView } from "../model/tables";
 import { download, csv } from "./export";
 import { Choice } from "./Fields";
-import { axis, Plot } from "./Plot";
+import { axis, clockTicks, Plot } from "./Plot";
 import { count } from "./words";
 
 interface PlotChoice {
@@ -128,7 +128,7 @@ function optionsOf({ y, x }: PlotChoice): Omit<uPlot.Options, "width" | "height"
     cursor: { points: { size: 6 }, drag: { x: true, y: false } },
     padding: [8, 8, 0, 0],
     scales: { x: { time: x === TIME } },
-    axes: [axis({ size: 24, space: 70 }), axis({ size: 54, space: 30 })],
+    axes: [axis({ size: 24, space: 70, ...(x === TIME ? { values: clockTicks } : {}) }), axis({ size: 54, space: 30 })],
     series: [
       {},
       {

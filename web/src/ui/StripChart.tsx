@@ -1,6 +1,6 @@
 import type uPlot from "uplot";
 import type { ScopeView } from "../model/scope";
-import { axis, Plot } from "./Plot";
+import { axis, clockTicks, Plot } from "./Plot";
 import { count } from "./words";
 
 const LOSS = "#ff7a45";
@@ -49,7 +49,7 @@ export function StripChart({ scope, stream }: { scope: ScopeView; stream: string
       x: { time: true, range: () => [(scope.state.peek()?.utc_ms ?? 0) / 1000 - SPAN_S, (scope.state.peek()?.utc_ms ?? 0) / 1000] },
       y: { range: (_plot, _low, high) => [0, Math.max(1, (high || 0) * 1.15)] },
     },
-    axes: [axis({ size: 22, space: 70 }), axis({ size: 40, space: 28 })],
+    axes: [axis({ size: 22, space: 70, values: clockTicks }), axis({ size: 40, space: 28 })],
     series: [
       {},
       { label: "produced", stroke: "#56b4e9", width: 1.5, points: { show: false } },

@@ -24,7 +24,7 @@ export function shortcuts(scope: ScopeView, stage: Stage, help: () => void): Sho
       shown: "o",
       what: "Cameras side by side or over each other",
       group: "Images",
-      run: () => void (stage.layout.value = stage.layout.value === "side" ? "over" : "side"),
+      run: () => stage.setLayout(stage.layout.value === "side" ? "over" : "side"),
     },
     { keys: ["c"], shown: "c", what: "Next camera", group: "Images", run: () => nextCamera(scope) },
     { keys: ["s"], shown: "s", what: "Save what is seen (PNG)", group: "Images", run: () => void savePicture(scope, stage) },

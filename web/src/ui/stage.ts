@@ -27,6 +27,8 @@ export interface OverlayChoice {
 }
 
 const SLACK_CSS = 6;
+/** `--ground` of the style sheet. */
+const GROUND = [12, 15, 18] as const;
 const GAP_CSS = 6;
 
 /** The images: what is drawn where, and what mouse and keys do there. */
@@ -54,6 +56,11 @@ export class Stage {
   private drawTimes: number[] = [];
   private lastDrawn = new Map<string, Frame>();
 
+  setLayout(layout: Layout): void {
+    this.layout.value = layout;
+    if (layout === "over") for (const stream of this.scope.shown.peek()) stream.contrast.tint();
+  }
+
   constructor(readonly scope: ScopeView) {
     this.tools = new RoiTools(scope);
     scope.redraw = () => this.request();
@@ -78,7 +85,7 @@ export class Stage {
     this.box = box;
     this.overlay = overlay;
     try {
-      this.renderer = new Renderer(image, () => this.request());
+      this.renderer = new Renderer(image, () => this.request(), GROUND);
     } catch (error) {
       this.failure.value = error instanceof Error ? error.message : String(error);
     }
