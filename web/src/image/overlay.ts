@@ -3,8 +3,8 @@ import { anchor, handles, outlines } from "../model/rois";
 import type { PlacedRoi } from "../net/messages";
 import { origin, type Rect, type Size, type Viewport } from "./viewport";
 
-/** Colours of Okabe and Ito, which differ for all kinds of colour vision. */
-export const SERIES = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#8f9fd8"];
+/** Colours of Okabe and Ito, which differ for all kinds of colour vision; the darker ones lightened for a dark ground. */
+export const SERIES = ["#56b4e9", "#e69f00", "#1fb98d", "#f0e442", "#cc79a7", "#e8743b", "#9fb0e8"];
 export const colourOfId = (id: number): string => SERIES[((id % SERIES.length) + SERIES.length) % SERIES.length]!;
 
 const HALO = "rgb(0 0 0 / 0.7)";

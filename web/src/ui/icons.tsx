@@ -6,7 +6,12 @@ const paths: Record<string, ComponentChildren> = {
   ellipse: <ellipse cx="8" cy="8" rx="6" ry="4.2" />,
   polygon: <path d="M3 6 9 2.5l4.5 5L11 13l-7-1z" />,
   line: <path d="M3 13 13 3" />,
-  point: <path d="M8 3v10M3 8h10" />,
+  point: (
+    <>
+      <circle cx="8" cy="8" r="1.4" fill="currentColor" />
+      <path d="M8 1.8v3M8 11.2v3M1.8 8h3M11.2 8h3" />
+    </>
+  ),
   pause: <path d="M5.5 3v10M10.5 3v10" stroke-width="2.2" />,
   play: <path d="m5 3 8 5-8 5z" fill="currentColor" />,
   back: <path d="m10.5 3-6 5 6 5z" />,
