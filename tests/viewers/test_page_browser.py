@@ -309,6 +309,10 @@ def test_controls_are_done_in_the_scope(lab: Lab, page: Any) -> None:
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Start", exact=True).click()
     until(lambda: scope.ledger.cameras["camera"]["produced"] >= 5, "five frames of the camera")
+    until(lambda: page.get_by_role("button", name="Start", exact=True).is_disabled(), "the acquisition shown")
+    for name in NAMES:
+        for _ in range(5):
+            lab.push(name)
     until(lambda: page.get_by_role("button", name="Start", exact=True).is_enabled(), "the acquisition's end")
     page.get_by_label("Frames", exact=True).fill("")
     page.keyboard.press("Tab")

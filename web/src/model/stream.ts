@@ -30,6 +30,8 @@ export class StreamView {
   pane: Size = { width: 1, height: 1 };
   /** Frames that came and are not drawn yet: each gives a credit when it is. */
   private owed = 0;
+  /** The newest frame that came, for a credit given before, while something else was looked at: it is not sent again. */
+  private missed: Frame | null = null;
   private asked: Crop | null = null;
   private askTimer = 0;
   private seeking: Promise<void> | null = null;
@@ -71,7 +73,10 @@ export class StreamView {
 
   hear(frame: Frame): void {
     if (!frame.fromHistory) this.owed++;
-    if (!frame.fromHistory && this.when.value !== "live") return;
+    if (!frame.fromHistory && this.when.value !== "live") {
+      this.missed = frame;
+      return;
+    }
     const before = this.image.peek();
     this.frame.value = frame;
     const after = this.image.peek();
@@ -115,6 +120,8 @@ export class StreamView {
     this.when.value = "live";
     // Credits that were given before the pause may have been used: to give too many is no harm, they are bounded.
     this.owed = 0;
+    if (this.missed && this.missed.frameId > (this.frame.value?.frameId ?? 0)) this.frame.value = this.missed;
+    this.missed = null;
     this.credit(FIRST_CREDIT);
     this.changed();
   }
