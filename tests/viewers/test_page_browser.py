@@ -25,6 +25,8 @@ import mutoscope as ms
 from mutoscope.bench.faults import left_behind, marked_run
 from mutoscope.model import Ellipse, Rectangle
 
+pytestmark = pytest.mark.xdist_group("page in a browser")  # one scope and one browser for all, in this order
+
 Found = TypeVar("Found")
 NAMES = list(page_lab.SHAPES)
 LOOK_S = 20.0

@@ -1,6 +1,7 @@
 import { signal } from "@preact/signals";
 import type { Window } from "../image/rule";
-import type { Histogram } from "../net/messages";
+import { LUT_NAMES } from "../image/luts";
+import type { Display, Histogram } from "../net/messages";
 
 export type Mode = "auto" | "percentile" | "hand";
 
@@ -37,9 +38,10 @@ export class Contrast {
     private readonly key: string,
     range: [number, number] | null,
     private readonly position: number,
+    display: Display,
   ) {
     const [lo, hi] = range ?? [0, 1];
-    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut: "grays", low: 1, high: 99, ...remembered(key) });
+    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut: "grays", low: 1, high: 99, ...told(display), ...remembered(key) });
   }
 
   /** Images over each other are told apart by colours: gray ones get one. */
@@ -88,6 +90,15 @@ export class Contrast {
     const least = from < to ? to : from + (Number.isInteger(from) ? 1 : Math.max(1e-6, Math.abs(from) * 1e-6));
     if (from !== lo || least !== hi) this.change({ lo: from, hi: least });
   }
+}
+
+/** What the scope's author wants it to begin with; what this person chose before goes first. */
+function told({ lut, contrast, gamma }: Display): Partial<Look> {
+  const look: Partial<Look> = {};
+  if (lut !== undefined && LUT_NAMES.includes(lut)) look.lut = lut;
+  if (Array.isArray(contrast)) Object.assign(look, { mode: "hand", lo: contrast[0], hi: contrast[1] });
+  if (gamma !== undefined && gamma > 0) look.gamma = gamma;
+  return look;
 }
 
 function remembered(key: string): Partial<Look> {

@@ -188,7 +188,7 @@ export class ScopeView {
     this.streams.value = hello.streams.map((about) => {
       const known = before.find((each) => each.name === about.name);
       if (known) known.about.value = about;
-      return known ?? new StreamView(about, hello.scope, this.link, () => this.redraw());
+      return known ?? new StreamView(about, hello.scope, hello.display ?? {}, this.link, () => this.redraw());
     });
     const tables = this.tables.value;
     this.tables.value = hello.tables.map((about) => {

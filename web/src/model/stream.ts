@@ -3,7 +3,7 @@ import { valueAt } from "../image/plane";
 import { clampPan, type Crop, fit, type Size, type Viewport, visibleCrop } from "../image/viewport";
 import { type Connection, Refused } from "../net/connection";
 import type { Frame } from "../net/frame";
-import type { FrameIndex, StreamAbout } from "../net/messages";
+import type { Display, FrameIndex, StreamAbout } from "../net/messages";
 import { Contrast } from "./contrast";
 
 export type When = "live" | "paused" | "past";
@@ -40,11 +40,12 @@ export class StreamView {
   constructor(
     about: StreamAbout,
     scope: string,
+    display: Display,
     private readonly link: Connection,
     private readonly changed: () => void,
   ) {
     this.about = signal(about);
-    this.contrast = new Contrast(`contrast ${scope} ${about.name}`, about.range, about.index);
+    this.contrast = new Contrast(`contrast ${scope} ${about.name}`, about.range, about.index, display);
     if (about.history === "dataset") this.when.value = "past";
   }
 

@@ -70,8 +70,17 @@ export interface CommandAbout {
   fields: Field[];
 }
 
+/** How the page begins, where the scope's author said so. */
+export interface Display {
+  source?: "window" | "layer" | string;
+  lut?: string;
+  contrast?: "auto" | [number, number];
+  gamma?: number;
+}
+
 export interface Hello {
   type: "hello";
+  display?: Display;
   protocol: number;
   version: string;
   mode: "live" | "dataset";

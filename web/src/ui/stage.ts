@@ -1,4 +1,4 @@
-import { effect, signal } from "@preact/signals";
+import { effect, signal, untracked } from "@preact/signals";
 import { grid, Pen, SERIES } from "../image/overlay";
 import { type Pane, Renderer } from "../image/renderer";
 import type { Window } from "../image/rule";
@@ -64,6 +64,13 @@ export class Stage {
   constructor(readonly scope: ScopeView) {
     this.tools = new RoiTools(scope);
     scope.redraw = () => this.request();
+    let begun = false;
+    effect(() => {
+      const display = scope.hello.value?.display;
+      if (begun || !scope.hello.value) return;
+      begun = true;
+      if (display?.source === "layer") untracked(() => this.setLayout("over"));
+    });
     effect(() => {
       void this.layout.value;
       void scope.shown.value;
