@@ -35,7 +35,7 @@ lint: $(TEST)/.installed
 	@$(TEST)/bin/python web/build.py --check
 
 bench: $(TEST)/.installed
-	@for name in ring bus storage live faults; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
+	@for name in ring bus storage live faults page; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
 
 docs: $(TEST)/.installed
 	@NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs $(or $(ARGS),build)

@@ -114,25 +114,34 @@ class StoredPast:
         self._path = path
         self._camera = camera
         self._reader: storage.FrameStreamReader | None = None
+        self._columns: dict[str, Any] = {}
 
     def _open(self) -> storage.FrameStreamReader:
         if self._reader is None:
             self._reader = storage.open_reader(self._path, self._camera)
-        else:
-            self._reader.refresh()
+        elif self._reader.refresh():
+            self._columns.clear()
         return self._reader
+
+    def _column(self, name: str) -> Any:
+        """One value a frame, read once as long as no frame comes."""
+        if name not in self._columns:
+            assert self._reader is not None
+            value = getattr(self._reader, name)
+            self._columns[name] = value() if name == "planes" else value
+        return self._columns[name]
 
     def find(self, where: Where) -> PastFrame:
         """Return the nearest frame, a new array."""
         reader = self._open()
-        number = nearest(where, reader.frame_ids, lambda: reader.utc_ns)
-        planes = reader.planes()
+        number = nearest(where, self._column("frame_ids"), lambda: self._column("utc_ns"))
+        planes = self._column("planes")
         plane = tuple(int(planes[axis][number]) for axis in ("t", "c", "z", "position")) if planes else (-1, -1, -1, -1)
         stamp = Stamp(
-            int(reader.frame_ids[number]),
-            int(reader.monotonic_ns[number]),
-            int(reader.utc_ns[number]),
-            float(reader.exposure_ms[number]),
+            int(self._column("frame_ids")[number]),
+            int(self._column("monotonic_ns")[number]),
+            int(self._column("utc_ns")[number]),
+            float(self._column("exposure_ms")[number]),
             plane,  # type: ignore[arg-type]
         )
         return PastFrame(reader[number], stamp, number)
@@ -140,10 +149,10 @@ class StoredPast:
     def index(self) -> Index:
         """Say what is stored."""
         reader = self._open()
-        ids = reader.frame_ids
+        ids = self._column("frame_ids")
         if not len(ids):
             return Index()
-        times, gaps = reader.utc_ns, reader.gaps()
+        times, gaps = self._column("utc_ns"), reader.gaps()
         return Index(
             int(ids[0]),
             int(ids[-1]),
