@@ -20,6 +20,7 @@ import numpy as np
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _codec, _files, _layout, _nodes, _seal, _shard, _small
+from mutoscope.storage._half import half
 from mutoscope.storage._image_reader import ImageReader
 
 __all__ = ["Builder", "Companion", "PyramidReport", "build_pyramid"]
@@ -81,12 +82,9 @@ class Builder:
     """
 
     def __init__(self, image: Path, count: int | None = None) -> None:
-        from mutoscope.storage.plate._pyramid import half
-
         self.image = image
         self.level, _ = _layout.parse_level(_nodes.read_array(image, _layout.LEVEL), str(image))
         self.levels = plan(self.level, count)
-        self._half = half
         self._encoders = [_codec.encoder(level) for level in self.levels]
         for number, level in enumerate(self.levels, 1):
             self._prepare(number, level)
@@ -138,7 +136,7 @@ class Builder:
                 if k in todo:
                     todo[k].leave_out()
                 continue
-            plane = np.ascontiguousarray(self._half(plane), dtype=level.numpy_dtype)
+            plane = np.ascontiguousarray(half(plane), dtype=level.numpy_dtype)
             if k in todo:
                 parts = [self._encoders[k](plane[row : row + level.strip]) for row in range(0, level.shape[0], level.strip)]
                 todo[k].add(parts, [part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts])

@@ -23,8 +23,8 @@ from mutoscope import storage
 from mutoscope.model import filenames
 from mutoscope.model._faults import VARIABLE
 from mutoscope.model.errors import DatasetExistsError
+from mutoscope.storage._half import half
 from mutoscope.storage.plate import import_plate, plate_info
-from mutoscope.storage.plate._pyramid import half
 
 CHILD = Path(__file__).with_name("plate_child.py")
 PARSER = filenames.get_parser("imagexpress")

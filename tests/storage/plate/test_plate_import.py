@@ -21,8 +21,8 @@ from plate_names import READERS, place, zarr_states
 from mutoscope import storage
 from mutoscope.model import filenames
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError, DiskFullError
+from mutoscope.storage._half import half
 from mutoscope.storage.plate import ImportReport, import_plate, plate_info, plate_lines
-from mutoscope.storage.plate._pyramid import half
 
 
 def check_plate(root: Path, parser: str, planes: dict[str, np.ndarray[Any, Any]]) -> None:

@@ -20,8 +20,8 @@ from mutoscope import storage
 from mutoscope.model import filenames
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError
 from mutoscope.model.plate import PlateGeometry
+from mutoscope.storage._half import half
 from mutoscope.storage.plate import PlateBackend, PlateChannel, PlateDescription, Position, plate_info, repair_plate
-from mutoscope.storage.plate._pyramid import half
 
 
 def open_plate(path: Path, vendor: str = "imagexpress", **options: Any) -> PlateBackend:

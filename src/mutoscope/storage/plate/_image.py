@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
 from mutoscope.storage import _files, _layout
-from mutoscope.storage.plate import _chunk, _documents, _pyramid
+from mutoscope.storage._half import half
+from mutoscope.storage.plate import _chunk, _documents
 from mutoscope.storage.plate._documents import MISSING, REPLACING, STORED, PlateImageSpec
 from mutoscope.storage.plate._places import ImageKey
 from mutoscope.storage.plate.description import PlateDescription
@@ -268,7 +269,7 @@ class PlateImage:
                 try:
                     for level in range(self.spec.levels):
                         if level:
-                            plane = _pyramid.half(plane)
+                            plane = half(plane)
                         parts.append((self._part(plane), self.chunk_path(level, at)))
                     kill_point("storage.plate.parts_written")
                     if before != MISSING:
@@ -335,7 +336,7 @@ class PlateImage:
         with self.claimed(at, name) as claim:
             plane = np.ascontiguousarray(self.read(at), dtype=self.spec.numpy_dtype)
             for level in range(1, self.spec.levels):
-                plane = _pyramid.half(plane)
+                plane = half(plane)
                 _place(self._part(plane), self.chunk_path(level, at))
             claim.state = STORED
 

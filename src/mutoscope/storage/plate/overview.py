@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from mutoscope.model.errors import DatasetError
 from mutoscope.model.plate import PlateGeometry, WellName
 from mutoscope.storage import _files, _layout
-from mutoscope.storage.plate import _documents, _pyramid
+from mutoscope.storage._half import shrunk_to
+from mutoscope.storage.plate import _documents
 from mutoscope.storage.plate._image import PlateImage, remove_parts
 from mutoscope.storage.plate._plate import Plate
 
@@ -108,7 +109,7 @@ def _tiles(plate: Plate, well: WellName, channels: int) -> dict[int, NDArray[Any
 
 def _tile(image: PlateImage, at: tuple[int, int, int]) -> NDArray[Any]:
     """Return a plane, shrunk and put in the middle of a tile."""
-    small = _pyramid.shrunk_to(image.read(at, level=image.spec.levels - 1), TILE)
+    small = shrunk_to(image.read(at, level=image.spec.levels - 1), TILE)
     tile = np.zeros((TILE, TILE), dtype=small.dtype)
     y, x = (TILE - small.shape[0]) // 2, (TILE - small.shape[1]) // 2
     tile[y : y + small.shape[0], x : x + small.shape[1]] = small
