@@ -60,7 +60,9 @@ def test_handlers_are_inherited_and_may_be_overridden() -> None:
     table = bus.collect_handlers(Derived())
     assert sorted(table) == ["SetThreshold", "lab.renamed"]
     assert table["SetThreshold"].call(None) == 2.0
-    assert table["lab.renamed"].spec == bus.HandlerSpec("lab.renamed", f"{__name__}:Renamed", "direct", False, True)
+    field = bus.FormField(name="z_um", type="float", required=False, default=0.0, unit="µm")
+    form = bus.Form(title="Renamed", fields=(field,))
+    assert table["lab.renamed"].spec == bus.HandlerSpec("lab.renamed", f"{__name__}:Renamed", "direct", False, True, form)
     assert bus.manifest(Derived) == bus.manifest(Derived())
 
 
