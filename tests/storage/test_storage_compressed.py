@@ -20,7 +20,7 @@ from test_storage_full_disk import Mount
 
 from mutoscope import storage
 from mutoscope.model.errors import BackendUnavailableError, ClosedError, ConfigError, DatasetError, DiskFullError
-from mutoscope.storage import _codec, _layout, publishing
+from mutoscope.storage import _codec, _layout, _shard, _small, publishing
 
 CODECS = ("blosc-lz4", "zstd")
 ALL = tuple(READERS)
@@ -553,3 +553,38 @@ def test_flipped_bits_never_end_a_reader(tmp_path: Path, codec: str) -> None:
                 except DatasetError:
                     refused += 1
     assert refused > 10
+
+
+def test_recover_names_every_frame_that_a_power_cut_left_zeros_in(tmp_path: Path, codec: str) -> None:
+    """Any block that never reached the device reads as zeros, though the file is as long as it was."""
+    shape, block = (96, 128), 4096
+    path = tmp_path / "run.ome.zarr"
+    frames = [np.random.default_rng(k).poisson(100.0, shape).astype("uint16") for k in range(4)]
+    with opened(path, codec, shape) as writer:
+        for frame in frames:
+            writer.append(frame)
+    shard = path / "0/c/0/0/0"
+    data = shard.read_bytes()
+    rows = read_index(path, shard)
+    assert storage.recover(path).images[0].doubtful == ()
+    for first in range(0, int(rows.sum(axis=1).max()), block):
+        torn = bytearray(data)
+        torn[first : first + block] = bytes(len(data[first : first + block]))
+        if torn[-68:] != data[-68:]:
+            continue  # of the index: all frames
+        shard.write_bytes(torn)
+        touched = [k + 1 for k, (begin, size) in enumerate(rows.tolist()) if begin < first + block and first < begin + size]
+        report = storage.recover(path)
+        named = [frame_id for begin, count in report.images[0].doubtful for frame_id in range(begin, begin + count)]
+        assert named == touched
+    shard.write_bytes(data)
+    assert storage.recover(path).images[0].doubtful == ()
+
+
+def read_index(path: Path, shard: Path) -> np.ndarray:
+    """Offset and length of each frame that a shard holds."""
+    with open(shard, "rb") as file:
+        level, _ = _layout.parse_level(json.loads((path / "0/zarr.json").read_text()), "0")
+        assert level.strips == 1
+        index = _small.read_index(file.fileno(), level, "shard")
+    return index[index[:, 0] != _shard.EMPTY]

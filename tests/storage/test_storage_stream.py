@@ -291,3 +291,26 @@ def test_a_writer_whose_data_set_was_moved_writes_nothing_in_its_place(
     with storage.open_reader(moved) as reader:
         assert [int(frame.max()) for frame in reader] == reader.frame_ids.tolist() == list(range(1, len(reader) + 1))
         assert len(reader) >= 2
+
+
+@pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_parts_of_frames_are_read(tmp_path: Path, name: str, compression: str) -> None:
+    frames = np.stack([frame_of(k, (100, 130)) for k in range(1, 8)])
+    with storage.open_writer(tmp_path / name, shape=(100, 130), dtype="uint16", compression=compression) as writer:
+        for frame in frames:
+            writer.append(frame)
+    with storage.open_reader(tmp_path / name) as reader:
+        part = reader[2:6, 10:77, 20:33]
+        assert np.array_equal(part, frames[2:6, 10:77, 20:33])
+        assert part.flags.c_contiguous
+        assert part.flags.owndata
+        assert np.array_equal(reader[-1, :, 5:130], frames[-1, :, 5:130])
+        assert np.array_equal(reader[:, 99:, :], frames[:, 99:])
+        assert reader[3:3, 0:5, 0:6].shape == (0, 5, 6)
+        assert reader[0:2, 4:4, 0:6].shape == (2, 0, 6)
+        for wrong in ((0, slice(0, 101), slice(None)), (0, slice(0, 5)), (0, slice(0, 9, 2), slice(None)), (0, 1, 2)):
+            with pytest.raises(ConfigError):
+                reader[wrong]
+        with pytest.raises(IndexError):
+            reader[7, 0:1, 0:1]

@@ -295,7 +295,9 @@ def doctor(*, json: Json = False) -> int:
 
 @app.command
 def bench(
-    name: Annotated[Literal["ring", "bus", "live", "faults", "storage", "crash", "page"], Parameter(help="What to measure.")],
+    name: Annotated[
+        Literal["ring", "bus", "live", "faults", "storage", "crash", "plate", "page"], Parameter(help="What to measure.")
+    ],
     /,
     *,
     quick: Annotated[
@@ -307,25 +309,34 @@ def bench(
     seed: Annotated[
         int | None, Parameter(converter=whole, help="Of faults and crash: chooses the same victims and moments again.")
     ] = None,
-    only: Annotated[str | None, Parameter(help="Of crash and storage --peers: writers whose name has this in it.")] = None,
+    peers: Annotated[
+        bool,
+        Parameter(negative="", help="Of storage: against other packages, each that is installed."),
+    ] = False,
+    only: Annotated[
+        str | None, Parameter(help="Of crash and storage --peers: what has this in its name, as '512² zstd' has.")
+    ] = None,
     markdown: Annotated[bool, Parameter(negative="", help="Print the results as Markdown.")] = False,
     json: Json = False,
 ) -> int:
     """Measure this machine: each figure beside the physical floor of the same run. Exit code 1 if a bound was missed."""
     from rich.console import Console
 
-    options = {"kills": kills, "seed": seed, "only": only}
+    options = {"kills": kills, "seed": seed, "only": only, "peers": peers or None}
     chosen = {option: value for option, value in options.items() if value is not None}
     for option in chosen:
         if name not in (benches := _BENCH_OPTIONS[option]):
             raise ConfigError(f"--{option} belongs to the bench {' or '.join(benches)}, not to {name}")
+    if only is not None and name == "storage" and not peers:
+        raise ConfigError("--only belongs to the bench storage with --peers")
     if kills is not None and kills < 1:
         raise ConfigError(f"the number of kills must be 1 or more, not {kills}")
+    module = "storage_peers" if chosen.pop("peers", None) else name
     try:
-        report = importlib.import_module(f"mutoscope.bench.{name}").run(quick=quick, **chosen)
+        report = importlib.import_module(f"mutoscope.bench.{module}").run(quick=quick, **chosen)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        command = command_for("peers" if name == "crash" else "bench", package)
+        command = command_for("peers" if module in ("crash", "storage_peers", "plate") else "bench", package)
         raise BackendUnavailableError(f"the bench {name} needs {package}: {command}") from error
     if markdown:
         print(report.to_markdown())
@@ -336,7 +347,12 @@ def bench(
     return 0 if report.passed else 1
 
 
-_BENCH_OPTIONS = {"kills": ("faults", "crash"), "seed": ("faults", "crash"), "only": ("crash",)}
+_BENCH_OPTIONS = {
+    "kills": ("faults", "crash"),
+    "seed": ("faults", "crash"),
+    "only": ("crash", "storage"),
+    "peers": ("storage",),
+}
 
 
 def _display(title: str, headless: bool, frames: int | None, seconds: float | None) -> ScopeDisplay | None:

@@ -85,7 +85,7 @@ def _trim(path: str, dataset: DataSet, desk: Desk, *, died: bool) -> None:
     try:
         if not died and not storage.open_images(path):
             return
-        report = storage.recover(path)
+        report = storage.recover(path, decode=False)
     except (DatasetError, DatasetNotFoundError, DiskFullError, ScopeStateError, OSError) as error:
         desk.report(f"the data set could not be closed after its recorder had ended: {error}")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import install_command
 from mutoscope.storage import _layout
 
-__all__ = ["check_possible", "decode", "encoder", "is_whole", "looks_whole"]
+__all__ = ["check_possible", "decode", "encoder", "looks_whole"]
 
 _SHUFFLE, _BITSHUFFLE = 1, 2
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -100,23 +99,3 @@ def _zstd_header(head: bytes) -> tuple[int, int]:
     if length == 0 or len(head) < begin + length:
         return 0, -1
     return begin + length, int.from_bytes(head[begin : begin + length], "little") + (256 if kind == 1 else 0)
-
-
-def is_whole(compression: str, fd: int, offset: int, stored: int, size: int) -> bool:
-    """Return whether a chunk in a file is as long as it says itself; what is inside is not decoded."""
-    head = os.pread(fd, _BLOSC_HEADER, offset)
-    if not looks_whole(compression, head, stored, size):
-        return False
-    if compression == "blosc-lz4":
-        return True
-    place, last = _zstd_header(head)[0], 0
-    while not last:  # blocks: RFC 8878, 3.1.1.2
-        block = os.pread(fd, 3, offset + place)
-        if len(block) < 3 or place + 3 > stored:
-            return False
-        word = int.from_bytes(block, "little")
-        last, kind, length = word & 1, word >> 1 & 3, word >> 3
-        if kind == 3:
-            return False
-        place += 3 + (1 if kind == 1 else length)
-    return place == stored

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.model.errors import ClosedError, DatasetError
+from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
 from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _shard, _small
 
-__all__ = ["ImageReader"]
+__all__ = ["ImageReader", "Part"]
+
+Part = tuple[slice, slice] | None
+"""Rows and columns of a frame, both with start and stop; None is all."""
 
 _ROWS = _layout.RECORDS_PER_CHUNK
 
@@ -155,19 +158,21 @@ class ImageReader:
 
     # ------------------------------------------------------------------ pixels
 
-    def read(self, number: int) -> NDArray[Any]:
-        """Return the `number`-th written frame as a new array."""
-        return self.read_position(int(self._positions[number]))
+    def read(self, number: int, part: Part = None) -> NDArray[Any]:
+        """Return the `number`-th written frame, or rows and columns of it, as a new array."""
+        return self.read_position(int(self._positions[number]), part)
 
-    def read_position(self, position: int) -> NDArray[Any]:
-        """Return the frame at a place along t, which is written, as a new array."""
+    def read_position(self, position: int, part: Part = None) -> NDArray[Any]:
+        """Return the frame at a place along t, which is written, or rows and columns of it, as a new array."""
         self._check_open()
         level = self._level
+        rows, columns = (slice(0, level.shape[0]), slice(0, level.shape[1])) if part is None else part
+        if rows.stop > level.shape[0] or columns.stop > level.shape[1]:
+            raise ConfigError(f"{self.path}: {rows.stop} rows and {columns.stop} columns do not lie in frames of {level.shape}")
         shard, slot = divmod(position, level.frames_per_shard)
-        if not level.sharded:
-            return self._read_chunk(position)
         if level.published:
-            return self._read_published(shard, slot)
+            whole = self._read_published(shard, slot) if level.sharded else self._read_chunk(position)
+            return whole if part is None else whole[rows, columns].copy()
         if shard != self._shard:
             fd = _files.open_inside(self._root, f"{self._prefix}{_layout.LEVEL}/c/{shard}/0/0")
             if self._pixels_fd >= 0:
@@ -177,15 +182,18 @@ class ImageReader:
         where = f"{self.path / _layout.LEVEL}/c/{shard}/0/0"
         if os.fstat(self._pixels_fd).st_size < offset + level.frame_bytes:
             raise DatasetError(f"{where}: is too short for frame {slot} of it")
-        array = np.empty(level.shape, dtype=level.numpy_dtype)
+        array = np.empty((rows.stop - rows.start, level.shape[1]), dtype=level.numpy_dtype)
+        if not array.size:
+            return array[:, columns]
+        begin = offset + rows.start * (level.frame_bytes // level.shape[0])
         view = array.data.cast("B")
         done = 0
-        while done < level.frame_bytes:
-            got = os.preadv(self._pixels_fd, [view[done:]], offset + done)
+        while done < array.nbytes:
+            got = os.preadv(self._pixels_fd, [view[done:]], begin + done)
             if got == 0:
                 raise DatasetError(f"{where}: is too short for frame {slot} of it")
             done += got
-        return array
+        return array if (columns.start, columns.stop) == (0, level.shape[1]) else array[:, columns].copy()
 
     def _read_published(self, shard: int, slot: int) -> NDArray[Any]:
         level = self._level

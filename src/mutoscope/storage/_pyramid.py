@@ -285,7 +285,7 @@ def build_pyramid(path: str | os.PathLike[str], *, levels: int | None = None) ->
 
     if is_ome_tiff(path):
         raise ConfigError(f"{path}: is an OME-TIFF; pyramids are made of OME-Zarr recordings")
-    recover(path)
+    recover(path, decode=False)
     recording = find_recording(Path(path).absolute())
     found: dict[str, tuple[tuple[int, int], ...]] = {}
     total = 0

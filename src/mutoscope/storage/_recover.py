@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from mutoscope.storage._image_reader import ImageReader
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
 __all__ = ["ImageReport", "RecoverReport", "open_images", "recover"]
+
+_BLOCK = 4096
+_HEAD = 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class RecoverReport:
         return "\n".join(lines)
 
 
-def recover(path: str | os.PathLike[str]) -> RecoverReport:
+def recover(path: str | os.PathLike[str], *, decode: bool = True) -> RecoverReport:
     """Bring a recording that was not closed in order into the state that closing leaves. Doing it again changes nothing.
 
     The declared length becomes that of the written frames, the last shard is trimmed, left-over files are removed and
@@ -88,6 +92,9 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     path : path
         Of the root, or of an OME-TIFF: there, whole pages that nothing leads to are linked again, what is behind the last
         one is cut, pages are counted, and planes with a channel or a depth get their place.
+    decode : bool
+        Whether what is compressed is decoded, on all cores, to name the frames that are not whole; it takes as long as reading
+        them. Otherwise only the beginning of each chunk is looked at.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def recover(path: str | os.PathLike[str]) -> RecoverReport:
     adopted = adopt_unlisted(recording)
     actions = tuple(f"listed {name}" for name in adopted.images if name not in recording.images)
     return RecoverReport(
-        str(recording.path), tuple(_recover_image(adopted.folder(name), name) for name in adopted.images), actions
+        str(recording.path), tuple(_recover_image(adopted.folder(name), name, decode) for name in adopted.images), actions
     )
 
 
@@ -131,7 +138,7 @@ def open_images(path: str | os.PathLike[str]) -> list[str]:
     return [name for name in recording.images if _own(recording.folder(name)).get("state") not in ("closed", "recovered")]
 
 
-def _recover_image(image: Path, name: str) -> ImageReport:
+def _recover_image(image: Path, name: str, decode: bool) -> ImageReport:
     lock = _seal.hold_image(image)
     try:
         own = _own(image)
@@ -150,7 +157,7 @@ def _recover_image(image: Path, name: str) -> ImageReport:
         actions += _restore_indices(image, level, frames)
         state = "recovered" if own.get("state") not in ("closed", "recovered") else str(own["state"])
         actions += _seal.seal(image, level, frames, state)
-        return ImageReport(name, frames, tuple(actions), _doubtful(image, level))
+        return ImageReport(name, frames, tuple(actions), _doubtful(image, level, decode))
     finally:
         os.close(lock)
 
@@ -213,7 +220,7 @@ def _restore_indices(image: Path, level: _layout.Level, frames: int) -> list[str
     return actions
 
 
-def _doubtful(image: Path, level: _layout.Level) -> tuple[tuple[int, int], ...]:
+def _doubtful(image: Path, level: _layout.Level, decode: bool) -> tuple[tuple[int, int], ...]:
     """Return runs of written frames whose pixels are not, or not wholly, in their files."""
     with contextlib.closing(ImageReader(image, image)) as reader:
         ids, positions = reader.ids, reader.positions
@@ -221,7 +228,7 @@ def _doubtful(image: Path, level: _layout.Level) -> tuple[tuple[int, int], ...]:
     runs: list[tuple[int, int]] = []
     for shard in np.unique(shards).tolist():
         chosen = shards == shard
-        for frame_id in ids[chosen][_incomplete(image, level, shard, slots[chosen])].tolist():
+        for frame_id in ids[chosen][_incomplete(image, level, shard, slots[chosen], decode)].tolist():
             if runs and sum(runs[-1]) == frame_id:
                 runs[-1] = (runs[-1][0], runs[-1][1] + 1)
             else:
@@ -229,10 +236,10 @@ def _doubtful(image: Path, level: _layout.Level) -> tuple[tuple[int, int], ...]:
     return tuple(runs)
 
 
-def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64], decode: bool) -> NDArray[np.bool_]:
     """Return which frames of a shard have a hole where pixels should be, or lie behind its end."""
     if level.published:
-        return _damaged(image, level, shard, slots)
+        return _damaged(image, level, shard, slots, decode)
     bad = np.zeros(slots.size, dtype=np.bool_)
     try:
         fd = _files.open_inside(image, f"{_layout.LEVEL}/c/{shard}/0/0")
@@ -249,8 +256,8 @@ def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np
     return bad
 
 
-def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which frames of a published shard are not in it, have a hole, or do not begin as compressed chunks do."""
+def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64], decode: bool) -> NDArray[np.bool_]:
+    """Return which frames of a published shard are not in it, have a hole, or do not hold what they say."""
     bad = np.ones(slots.size, dtype=np.bool_)
     relative = f"{_layout.LEVEL}/{level.chunk_path(shard)}"
     try:
@@ -260,17 +267,12 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
     try:
         if not level.sharded:
             size = os.fstat(fd).st_size
-            whole = size == level.frame_bytes if level.compression == "none" else _looks_whole(fd, level, 0, size)
-            return bad & (not whole or os.lseek(fd, 0, os.SEEK_HOLE) < size)
-        index = _small.read_index(fd, level, relative)
-        for number, slot in enumerate(slots.tolist()):
-            rows = index[slot * level.strips : (slot + 1) * level.strips].tolist()
-            bad[number] = not all(
-                offset != _shard.EMPTY
-                and os.lseek(fd, offset, os.SEEK_HOLE) >= offset + length
-                and _looks_whole(fd, level, offset, length)
-                for offset, length in rows
-            )
+            if level.compression == "none":
+                return bad & (size != level.frame_bytes or os.lseek(fd, 0, os.SEEK_HOLE) < size)
+            return bad & (not _stored(fd, level, [(0, size)], decode))
+        rows = _small.read_index(fd, level, relative).reshape(-1, level.strips, 2)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "mutoscope-decode") as pool:
+            bad[:] = list(pool.map(lambda slot: not _stored(fd, level, rows[slot].tolist(), decode), slots.tolist()))
     except DatasetError:
         return bad
     finally:
@@ -278,8 +280,38 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
     return bad
 
 
-def _looks_whole(fd: int, level: _layout.Level, offset: int, length: int) -> bool:
-    return _codec.is_whole(level.compression, fd, offset, length, level.strip_bytes)
+def _stored(fd: int, level: _layout.Level, places: list[tuple[int, int]], decode: bool) -> bool:
+    """Return whether the chunks of a frame are there and hold what they say.
+
+    The codecs carry no checksum. A block of zeros, which is what a device shows for what never reached it, is none of a codec's
+    output, so it is looked for; all else shows when the chunk is decoded, if it shows at all.
+    """
+    target = np.empty(level.strip_bytes if decode else 0, dtype=np.uint8)
+    for offset, length in places:
+        if offset == _shard.EMPTY or os.lseek(fd, offset, os.SEEK_HOLE) < offset + length:
+            return False
+        if not _codec.looks_whole(level.compression, os.pread(fd, _HEAD, offset), length, level.strip_bytes):
+            return False
+        if not decode:
+            continue
+        if length > 2 * level.strip_bytes + _BLOCK:  # more than a codec needs at worst
+            return False
+        data = os.pread(fd, length, offset)
+        if len(data) != length or _has_zero_block(data, offset):
+            return False
+        try:
+            _codec.decode(level.compression, data, target)
+        except ValueError:
+            return False
+    return True
+
+
+def _has_zero_block(data: bytes, offset: int) -> bool:
+    """Return whether a whole block of the device, in bytes that begin at `offset` of a file, is zeros."""
+    first = -offset % _BLOCK
+    count = max(0, len(data) - first) // _BLOCK
+    blocks = np.frombuffer(data, np.uint8, count * _BLOCK, first if count else 0).reshape(-1, _BLOCK)
+    return not bool(blocks.any(axis=1).all())
 
 
 def _own(image: Path) -> dict[str, Any]:

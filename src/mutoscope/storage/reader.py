@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError, DatasetError
-from mutoscope.storage import _layout, _nodes
-from mutoscope.storage._image_reader import ImageReader
+from mutoscope.storage import _formats, _layout, _nodes
+from mutoscope.storage._image_reader import ImageReader, Part
 
 __all__ = ["FrameStreamReader"]
 
@@ -146,13 +146,15 @@ class FrameStreamReader:
 
     # ------------------------------------------------------------------ pixels
 
-    def __getitem__(self, number: int | slice) -> NDArray[Any]:
-        """Return a frame as a new array (y, x), or the frames of a slice as a new array (t, y, x).
+    def __getitem__(self, number: int | slice | tuple[int | slice, slice, slice]) -> NDArray[Any]:
+        """Return a frame as a new array (y, x), or the frames of a slice as a new array (t, y, x); or a part of each.
 
         Parameters
         ----------
-        number : int or slice
-            Counts written frames, negative from the end. What a slice names is read into memory as a whole.
+        number : int or slice, or a tuple of that and two slices
+            Counts written frames, negative from the end. What a slice names is read into memory as a whole. In a tuple the
+            second and third are rows and columns, without steps: ``reader[10:20, 0:128, 64:192]``; not compressed, an
+            OME-Zarr's other rows are not read.
 
         Raises
         ------
@@ -161,19 +163,25 @@ class FrameStreamReader:
         TypeError
             If it is neither. `frame` takes an id.
         ConfigError
-            If a slice goes backwards, or over frames of different shapes or dtypes.
+            If a slice goes backwards, or over frames of different shapes or dtypes; if rows or columns do not lie inside.
         """
+        part: Part = None
+        if isinstance(number, tuple):
+            if len(number) != 3:
+                raise ConfigError(f"a part of frames is [frames, rows, columns], not {len(number)} of them")
+            rows, columns = _formats.check_region(self.shape, number[1:], str(self.path))
+            number, part = number[0], (rows, columns)
         if isinstance(number, slice):
-            return self._stack(number)
+            return self._stack(number, part)
         if not hasattr(number, "__index__"):
             raise TypeError(f"frames are taken by number or slice, not by {shown(number)}; frame(frame_id) takes an id")
-        return self._read(operator.index(number))
+        return self._read(operator.index(number), part)
 
-    def _read(self, number: int) -> NDArray[Any]:
+    def _read(self, number: int, part: Part = None) -> NDArray[Any]:
         image, place = self._locate(number)
-        return self._images[image].read(place)
+        return self._images[image].read(place, part)
 
-    def _stack(self, wanted: slice) -> NDArray[Any]:
+    def _stack(self, wanted: slice, part: Part) -> NDArray[Any]:
         start, stop, step = wanted.indices(len(self))
         if step < 0:
             raise ConfigError(
@@ -181,12 +189,13 @@ class FrameStreamReader:
             )
         numbers = range(start, stop, step)
         if not numbers:
-            return np.empty((0, *self.shape), dtype=self.dtype)
-        first = self._read(numbers[0])
+            size = self.shape if part is None else tuple(each.stop - each.start for each in part)
+            return np.empty((0, *size), dtype=self.dtype)
+        first = self._read(numbers[0], part)
         stack = np.empty((len(numbers), *first.shape), dtype=first.dtype)
         stack[0] = first
         for place, number in enumerate(numbers[1:], 1):
-            frame = self._read(number)
+            frame = self._read(number, part)
             if (frame.shape, frame.dtype) != (first.shape, first.dtype):
                 raise ConfigError(
                     f"frames {numbers[0]} and {number} are not of one form, so they are no stack: "

@@ -360,7 +360,7 @@ def _resume(
 ) -> Recording:
     from mutoscope.storage._recover import recover
 
-    recover(root)
+    recover(root, decode=False)
     recording = find_recording(root)
     for name in cameras:
         if (last := recording.last_frame_id(name)) >= _MAX_ID:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ClosedError, DatasetError, DatasetNotFoundError
+from mutoscope.storage._image_reader import Part
 from mutoscope.storage.ome_tiff import _codec, _layout
 from mutoscope.storage.ome_tiff._dataset import Names, Sidecar
 from mutoscope.storage.ome_tiff._layout import Geometry, Page
@@ -198,11 +199,12 @@ class OmeTiffReader(FrameStreamReader):
 
     # ------------------------------------------------------------------ pixels
 
-    def _read(self, number: int) -> NDArray[Any]:
+    def _read(self, number: int, part: Part = None) -> NDArray[Any]:
         if self._closed:
             raise ClosedError(f"{self.path}: this reader is closed")
         position, page = self._at(number)
-        return read_pixels(self._use(position).file, page)
+        whole = read_pixels(self._use(position).file, page)
+        return whole if part is None else whole[part].copy()
 
     def _at(self, number: int) -> tuple[int, Page]:
         size = len(self._order)
