@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ class Fate:
     bad_kills: int = 0
     """Kills after which frames were lost."""
     unreadable: int = 0
-    """Kills after which the reader cannot open the data set at all."""
+    """Kills after which the reader cannot open a data set at all that has acknowledged frames."""
+    problems: list[str] = field(default_factory=list)
+    """What the reader said then."""
     untold: int = 0
     """Frames that the data sets declare, that are not there, and that nothing marks."""
     unstored: int = 0
@@ -172,7 +174,9 @@ def kill(way: Way, folder: Path, kills: int, chance: random.Random, fate: Fate) 
         fate.acknowledged += acknowledged
         fate.lost += lost
         fate.bad_kills += lost > 0
-        fate.unreadable += bool(found.problem)
+        if found.problem and acknowledged:
+            fate.unreadable += 1
+            fate.problems.append(found.problem)
         fate.untold += found.untold
 
 
