@@ -25,7 +25,7 @@ demo: $(DEMO)/.installed
 	@$(DEMO)/bin/mutoscope demo $(ARGS)
 
 test: $(TEST)/.installed lint
-	@$(TEST)/bin/python -m pytest --doctest-modules src tests $(or $(ARGS),-n auto --dist loadgroup)
+	@$(TEST)/bin/python -m pytest --doctest-modules src tests $(or $(ARGS),-n auto)
 
 lint: $(TEST)/.installed
 	@$(TEST)/bin/ruff check

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 import shared_memory
 from mutoscope.frames._compile import compile_core
@@ -211,7 +213,9 @@ def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-
     return report
 
 
-# In a parallel session (`pytest -n`), tests marked alone run in one worker, one after the other, while the others wait.
+TOGETHER = ("tests/frames/test_crash.py", "tests/storage/test_zarr_conformance.py")
+
+# In a parallel session (`pytest -n auto`), the others wait while a test that is marked alone runs.
 _turns: Turns | None = None
 
 
@@ -226,11 +230,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _turns = Turns(Path(session.config.option.basetemp).parent)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("alone") is not None:
-            item.add_marker(pytest.mark.xdist_group("alone"))
+class Scheduling(LoadScopeScheduling):
+    """Each test goes to the next process that is free; those of a file with a costly start stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

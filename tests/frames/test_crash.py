@@ -39,9 +39,6 @@ MORE = [
 ]
 
 
-pytestmark = pytest.mark.xdist_group("ring crashes")  # one program runs all points
-
-
 def run_arena(*arguments: str, library: Path | None = None, timeout_s: float = 120) -> list[dict[str, Any]]:
     environment = dict(os.environ)
     if library is not None:

@@ -26,9 +26,6 @@ from zarr_conformance import (
 Matrix = dict[tuple[str, str], Finding]
 
 
-pytestmark = pytest.mark.xdist_group("zarr conformance")  # each reader runs once over all images
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Image], dict[str, dict[str, Matrix]]]:
     """The images, closed, and what each reader found while they were open: reader → findings."""
