@@ -21,9 +21,10 @@ from mutoscope.bus.commands import Command, Event, HandlerSpec, Manifest, messag
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.exchange import Exchange
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
+from mutoscope.bus.forward import Forwarding
 from mutoscope.bus.last import MAX_EVENTS, LastValues
 from mutoscope.bus.local import LocalCommands
-from mutoscope.bus.peer import NOT_FOR_PAGE, Held, Outstanding, Peer, PeerStatistics
+from mutoscope.bus.peer import Held, Outstanding, Peer, PeerStatistics
 from mutoscope.bus.wire import BROADCAST, REQUEST, SUPERVISOR, CallRecord, MalformedError
 from mutoscope.model.errors import (
     BadPayloadError,
@@ -120,6 +121,9 @@ class Hub:
             wire.Done: lambda peer, message, size: self._exchange.done(peer, message.record),
         }
         self._exchange = Exchange(self._post, lambda: self.on_call)
+        self._forwarding = Forwarding(
+            self._local, self._manifests, self._request_for, lambda: {*self._peers, *self._gone}, self._note
+        )
 
     # -- peers
 
@@ -250,63 +254,18 @@ class Hub:
         self._flush()
 
     def forward(self, sender: str, command: str, to: str | None, packed: bytes, timeout_s: float, on_reply: OnReply) -> None:
-        """Send a command for somebody who is no peer: a client of the page. Handlers have to say ``page=True``.
+        """Send a command for somebody who is no peer; see :class:`mutoscope.bus.forward.Forwarding`."""
+        self._forwarding.send(sender, command, to, msgspec.Raw(packed), timeout_s, on_reply)
 
-        Parameters
-        ----------
-        sender : str
-            Who asks, for the audit.
-        command : str
-            The name of the command.
-        to : str or None
-            The worker; None where one only handles it, or for a broadcast, which is answered with (value, error) by worker.
-        packed : bytes
-            Its fields in msgpack.
-        timeout_s : float
-            As in :meth:`request`.
-        on_reply : callable(value, error)
-            Called once, from the owner's loop or from within this call.
-        """
-        raw, started = msgspec.Raw(packed), time.monotonic()
-        if command in self._local and to in (None, SUPERVISOR):
-
-            def answered(value: Any, _fds: Sequence[int], error: Exception | None) -> None:
-                self._note(sender, SUPERVISOR, command, REQUEST, started, error, raw)
-                on_reply(value, error)
-
-            self._local.forward(sender, command, raw, answered)
-            return
-        try:
-            everyone = routes.find_broadcast(command, self._manifests) if to is None else {}
-            known = {*self._peers, *self._gone}
-            targets = everyone or dict([routes.find_owner(command, to, self._manifests, known)])
-            if not all(spec.page for spec in targets.values()):
-                raise PermissionError(NOT_FOR_PAGE.format(command))
-        except (MutoscopeError, PermissionError) as error:
-            self._note(sender, to or "", command, REQUEST, started, error, raw)
-            on_reply(None, error)
-            return
-        if not everyone:
-            self._forward_to(next(iter(targets)), sender, command, raw, timeout_s, on_reply)
-            return
-        answers: dict[str, tuple[Any, Exception | None]] = {}
-
-        def one(name: str, value: Any, error: Exception | None) -> None:
-            answers[name] = (value, error)
-            if len(answers) == len(targets):
-                on_reply(answers, None)
-
-        for name in targets:
-            self._forward_to(name, sender, command, raw, timeout_s, functools.partial(one, name))
-
-    def _forward_to(self, name: str, sender: str, command: str, raw: msgspec.Raw, timeout_s: float, on_reply: OnReply) -> None:
-        peer, started = self._peers.get(name), time.monotonic()
+    def _request_for(
+        self, sender: str, name: str, command: str, raw: msgspec.Raw, timeout_s: float, on_reply: OnReply
+    ) -> MutoscopeError | None:
+        peer = self._peers.get(name)
         if peer is None or peer.manifest is None:
-            error = self._absence(name)
-            self._note(sender, name, command, REQUEST, started, error, raw)
-            on_reply(None, error)
-            return
-        self._deliver_own(peer, Outstanding(None, 0, sender, command, REQUEST, timeout_s, started, on_reply, Any), raw)
+            return self._absence(name)
+        entry = Outstanding(None, 0, sender, command, REQUEST, timeout_s, time.monotonic(), on_reply, Any)
+        self._deliver_own(peer, entry, raw)
+        return None
 
     def publish(self, event: Event) -> None:
         """Publish an event of the supervisor."""
@@ -324,12 +283,7 @@ class Hub:
 
     def offered_to_page(self) -> dict[str, dict[str, HandlerSpec]]:
         """Return the commands that the page may send to workers, each with the workers that handle it."""
-        offered: dict[str, dict[str, HandlerSpec]] = {}
-        for name, announced in self._manifests.items():
-            for spec in announced.handles:
-                if spec.page and spec.delivery != "supervisor":
-                    offered.setdefault(spec.command, {})[name] = spec
-        return offered
+        return self._forwarding.offered()
 
     # -- time
 
