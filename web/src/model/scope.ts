@@ -129,7 +129,7 @@ export class ScopeView {
         this.state.value = message;
         break;
       case "histogram":
-        this.stream(message.stream)?.contrast.hear(message);
+        this.stream(message.stream)?.hearHistogram(message);
         this.redraw();
         break;
       case "lease":

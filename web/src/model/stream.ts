@@ -1,9 +1,10 @@
 import { computed, signal } from "@preact/signals";
+import { histogramOf } from "../image/histogram";
 import { valueAt } from "../image/plane";
 import { clampPan, type Crop, fit, type Size, type Viewport, visibleCrop } from "../image/viewport";
 import { type Connection, Refused } from "../net/connection";
 import type { Frame } from "../net/frame";
-import type { Display, FrameIndex, StreamAbout } from "../net/messages";
+import type { Display, FrameIndex, Histogram, StreamAbout } from "../net/messages";
 import { Contrast } from "./contrast";
 
 export type When = "live" | "paused" | "past";
@@ -79,10 +80,19 @@ export class StreamView {
       return;
     }
     const before = this.image.peek();
+    const other = this.frame.peek()?.frameId !== frame.frameId;
     this.frame.value = frame;
+    // A frame of the past brings no histogram; to see another part of the same frame changes no contrast.
+    const histogram = frame.fromHistory && other ? histogramOf(frame, this.name) : null;
+    if (histogram) this.contrast.hear(histogram);
     const after = this.image.peek();
     if (this.fitted.value && (before.width !== after.width || before.height !== after.height)) this.fit();
     this.changed();
+  }
+
+  /** The histogram of the newest frame: of no use to who looks at another one. */
+  hearHistogram(histogram: Histogram): void {
+    if (this.when.peek() === "live") this.contrast.hear(histogram);
   }
 
   /** What was received is on the screen: the next may come. */

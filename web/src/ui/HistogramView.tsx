@@ -16,7 +16,7 @@ function widen(before: [number, number] | null, low: number, high: number): [num
   return roomy && high - low > (before[1] - before[0]) * 0.5 ? before : wanted;
 }
 
-/** The histogram of the whole frame, with a handle at each end of the window: dragged by mouse, moved by arrow keys. */
+/** The histogram (of the whole frame while it is live, else of the part that is seen), with a handle at each end of the window: dragged by mouse, moved by arrow keys. */
 export function HistogramView({ contrast, whole }: { contrast: Contrast; whole: boolean }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const box = useRef<HTMLDivElement>(null);
@@ -117,7 +117,7 @@ export function HistogramView({ contrast, whole }: { contrast: Contrast; whole: 
   return (
     <div class="histogram">
       <div ref={box} class="bars">
-        <canvas ref={canvas} role="img" aria-label="Histogram of the whole frame" style={{ height: `${HEIGHT + RAMP}px` }} />
+        <canvas ref={canvas} role="img" aria-label="Histogram" style={{ height: `${HEIGHT + RAMP}px` }} />
         {handle("lo")}
         {handle("hi")}
       </div>

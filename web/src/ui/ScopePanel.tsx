@@ -18,6 +18,7 @@ const STATE_KIND: Record<string, string> = {
 export function ScopePanel({ scope }: { scope: ScopeView }) {
   const state = scope.state.value;
   if (!state) return <p class="quiet">Waiting for the scope …</p>;
+  if (scope.hello.value?.mode === "dataset") return <Stored scope={scope} />;
   return (
     <>
       {Object.entries(state.streams).map(([name, stream]) => (
@@ -46,8 +47,12 @@ export function ScopePanel({ scope }: { scope: ScopeView }) {
               <dd class={state.disk.full_in_s !== null && state.disk.full_in_s < 900 ? "warn" : ""}>{state.disk.full_in_s === null ? "not being filled" : duration(state.disk.full_in_s)}</dd>
             </>
           ) : null}
-          <dt>Pages open</dt>
-          <dd>{count(state.page?.clients)}</dd>
+          {state.page ? (
+            <>
+              <dt>Pages open</dt>
+              <dd>{count(state.page.clients)}</dd>
+            </>
+          ) : null}
           {state.uptime_s !== undefined ? (
             <>
               <dt>Running for</dt>
@@ -56,6 +61,33 @@ export function ScopePanel({ scope }: { scope: ScopeView }) {
           ) : null}
         </dl>
       </section>
+    </>
+  );
+}
+
+/** What there is to say of a data set: how many frames, and how many are missing. */
+function Stored({ scope }: { scope: ScopeView }) {
+  return (
+    <>
+      {scope.streams.value.map((stream) => {
+        const index = stream.index.value;
+        const missing = (index?.gaps ?? []).reduce((sum, [, length]) => sum + length, index?.gaps_more ?? 0);
+        return (
+          <section key={stream.name}>
+            <h2>{stream.name}</h2>
+            <dl class="facts">
+              <dt>Frames</dt>
+              <dd>{count(index?.frames)}</dd>
+              <dt>Ids</dt>
+              <dd>{index ? `${count(index.first_id)} to ${count(index.last_id)}` : "–"}</dd>
+              <dt>Missing</dt>
+              <dd class={missing ? "bad" : ""}>{count(missing)}</dd>
+              <dt>Begun</dt>
+              <dd>{index?.first_utc_ms ? new Date(index.first_utc_ms).toLocaleString("en-GB") : "–"}</dd>
+            </dl>
+          </section>
+        );
+      })}
     </>
   );
 }
