@@ -530,12 +530,17 @@ def test_picture_is_saved_as_seen(lab: Lab, page: Any, tmp_path: Path) -> None:
 def test_page_killed_comes_back_on_the_same_address(lab: Lab, page: Any) -> None:
     only(page, "words")
     shown(page, "words", lab.pushed["words"])
+    take_control(page)
+    keys(page, "e", "Enter")
+    page.click("#tab-rois")
+    rois = until(lambda: page.locator(".rois li").count(), "a ROI")
     pid = next(status.pid for status in lab.scope.status() if status.name == "page")
     os.kill(pid, signal.SIGKILL)
     page.wait_for_selector(".link.lost", state="attached")
     page.wait_for_selector(".link.open", state="attached")
     frame_id = lab.push("words")
     check_pixels(shown(page, "words", frame_id), lab.image("words", frame_id))
+    until(lambda: page.locator(".rois li").count() == rois, "the same ROIs")
     # The browser itself tells of a connection that was refused meanwhile.
     lab.complaints[:] = [text for text in lab.complaints if "WebSocket connection" not in text]
 
