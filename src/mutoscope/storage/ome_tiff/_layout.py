@@ -88,10 +88,10 @@ class Geometry:
         """Index blocks begin at multiples of this; what fits into it is the size of one."""
         return 16 * BLOCK if self.frame_bytes >= LARGE_FRAME_BYTES else BLOCK
 
-    def align(self, offset: int) -> int:
-        """Return the first place from `offset` on where a page's pixels may begin."""
-        large = self.compression == "none" and self.frame_bytes >= LARGE_FRAME_BYTES
-        return align(offset, BLOCK if large else 8)
+    @property
+    def pixel_unit(self) -> int:
+        """The pixels of a page begin at a multiple of this."""
+        return BLOCK if self.compression == "none" and self.frame_bytes >= LARGE_FRAME_BYTES else 8
 
 
 def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | None) -> Geometry:
@@ -208,14 +208,15 @@ class Pages:
         self._between = between + counts
         self._after = after + record
         self.slot_bytes = RECORD.size + DIRECTORY_ROOM + (16 * number if number > 1 else 0)
-        self._index_bytes = max(geometry.index_unit, align(self.slot_bytes, BLOCK))
+        self._unit = geometry.index_unit
+        self._pixel_unit = geometry.pixel_unit
+        self._index_bytes = max(self._unit, align(self.slot_bytes, BLOCK))
 
     # ------------------------------------------------------------------ places
 
     def index_end(self, record_at: int) -> int:
         """Return where the index block ends that a record lies in."""
-        unit = self.geometry.index_unit
-        return record_at // unit * unit + self._index_bytes
+        return record_at // self._unit * self._unit + self._index_bytes
 
     def place(self, after: int | None, end: int) -> Place:
         """Return where a page goes.
@@ -232,9 +233,9 @@ class Pages:
             if record_at % BLOCK + min(self.slot_bytes, BLOCK) > BLOCK:
                 record_at = align(record_at, BLOCK)
             if record_at + self.slot_bytes <= self.index_end(after):
-                return Place(record_at, self.geometry.align(end))
-        record_at = align(end, self.geometry.index_unit)
-        return Place(record_at, self.geometry.align(record_at + self._index_bytes))
+                return Place(record_at, align(end, self._pixel_unit))
+        record_at = align(end, self._unit)
+        return Place(record_at, align(record_at + self._index_bytes, self._pixel_unit))
 
     def directory_bytes(self, described: bool) -> int:
         """Return the length of a directory, its link included."""

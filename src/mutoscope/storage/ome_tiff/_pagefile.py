@@ -152,7 +152,7 @@ class PageFile:
     def end_of(self, last: Page) -> int:
         """Return where the next page may begin: behind the last one, and behind a description that places planes."""
         count, offset = self.described
-        return self.geometry.align(max(last.end, count + offset))
+        return _layout.align(max(last.end, count + offset), self.geometry.pixel_unit)
 
     def unlinked(self, last: Page, number: int) -> Page | None:
         """Return the next whole page behind `last` that nothing links to, None if there is none."""
