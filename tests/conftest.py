@@ -213,7 +213,12 @@ def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-
     return report
 
 
-TOGETHER = ("tests/frames/test_crash.py", "tests/storage/test_zarr_conformance.py")
+TOGETHER = (
+    "tests/frames/test_crash.py",
+    "tests/storage/test_zarr_conformance.py",
+    "tests/viewers/test_page_control.py",
+    "tests/viewers/test_page_security.py",
+)
 
 # In a parallel session (`pytest -n auto`), the others wait while a test that is marked alone runs.
 _turns: Turns | None = None
