@@ -23,7 +23,7 @@ from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, rest
 from mutoscope.bench.storage_peers import poisson_images
 from mutoscope.model.errors import ConfigError
 from mutoscope.model.plate import WellName
-from mutoscope.storage.plate._pyramid import half
+from mutoscope.storage._half import half
 
 __all__ = ["run"]
 
