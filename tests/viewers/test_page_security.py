@@ -286,3 +286,31 @@ def test_a_port_that_is_taken_is_refused_in_one_sentence(tmp_path: Path):
         sources = {"eye": ms.SourceSettings((4, 4), "uint8")}
         with pytest.raises(ms.errors.ConfigError, match=f"cannot listen on 127.0.0.1, port {port}"):
             ms.Scope(sources=sources, page=ms.PageSettings(port=port)).start()
+
+
+def test_strangers_do_not_fill_the_log(tmp_path: Path):
+    with ms.Scope(camera=SimulatedCamera(shape=(16, 24), rate_hz=100), record=tmp_path / "run.ome.zarr", page=True) as running:
+        assert running.page_url is not None
+        base, token = split(running.page_url)
+        for _ in range(200):
+            raw(running.page_url, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n")
+
+        async def insist() -> None:
+            async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+                async with session.post(base + "share", params={"seconds": "600"}) as answer:
+                    shared = (await answer.json(content_type=None))["token"]
+            async with connect(f"{base}?token={shared}") as page:
+                for _ in range(300):
+                    with pytest.raises(Refused):
+                        await page.ask("stop_acquisition")
+            for _ in range(60):
+                await alive(running.page_url or "")
+
+        asyncio.run(insist())
+    log = log_of(running)
+    assert "no HTTP was refused" in log
+    assert "Traceback" not in log
+    assert "were left out" in log
+    written = sum("page: " in line for line in log.splitlines())
+    assert 40 <= written < 400, "620 lines would have been written, with 200 tracebacks"
+    assert len(log) < 60_000

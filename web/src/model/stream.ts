@@ -29,6 +29,8 @@ export class StreamView {
     return { width, height };
   });
   pane: Size = { width: 1, height: 1 };
+  /** Whether the pane's size is known: before that, no part of a frame is asked for. */
+  private measured = false;
   /** Frames that came and are not drawn yet: each gives a credit when it is. */
   private owed = 0;
   /** The newest frame that came, for a credit given before, while something else was looked at: it is not sent again. */
@@ -37,6 +39,8 @@ export class StreamView {
   private askTimer = 0;
   private seeking: Promise<void> | null = null;
   private nextSeek: Record<string, number> | null = null;
+  /** The place in the past that was asked for last. */
+  private wish: Record<string, number> | null = null;
 
   constructor(
     about: StreamAbout,
@@ -103,8 +107,9 @@ export class StreamView {
   }
 
   setPane(pane: Size): void {
-    if (pane.width === this.pane.width && pane.height === this.pane.height) return;
+    if (this.measured && pane.width === this.pane.width && pane.height === this.pane.height) return;
     this.pane = pane;
+    this.measured = true;
     if (this.fitted.value) this.fit();
     else this.move(this.view.value);
   }
@@ -141,6 +146,8 @@ export class StreamView {
   async seek(where: Record<string, number>): Promise<void> {
     if (this.about.value.history === "none") return;
     if (this.when.value === "live") this.when.value = "past";
+    this.wish = where;
+    if (!this.measured) return;
     this.nextSeek = where;
     this.seeking ??= this.seekAll();
     await this.seeking;
@@ -151,7 +158,7 @@ export class StreamView {
       while (this.nextSeek) {
         const where = this.nextSeek;
         this.nextSeek = null;
-        this.flush();
+        this.ask();
         await this.link.request({ type: "seek", stream: this.name, ...where });
         if (this.when.value === "paused") this.when.value = "past";
       }
@@ -205,13 +212,15 @@ export class StreamView {
   }
 
   private flush(): void {
-    if (!this.ask()) return;
+    if (!this.ask() || this.when.value === "live") return;
     const frame = this.frame.value;
-    if (this.when.value !== "live" && frame && !this.nextSeek) void this.seek({ frame_id: frame.frameId });
+    const where = frame && !this.seeking ? { frame_id: frame.frameId } : this.wish;
+    if (where) void this.seek(where);
   }
 
   private ask(): boolean {
     window.clearTimeout(this.askTimer);
+    if (!this.measured) return false;
     const crop = visibleCrop(this.view.value, this.pane, this.image.value);
     const same = this.asked && (Object.keys(crop) as (keyof Crop)[]).every((key) => this.asked?.[key] === crop[key]);
     if (same) return false;

@@ -19,6 +19,7 @@ from aiohttp import WSCloseCode, web
 
 from mutoscope.viewers.page.access import CONTROL, Access, Visitor
 from mutoscope.viewers.page.messages import MESSAGE_BYTES, SUBPROTOCOL, encode
+from mutoscope.viewers.page.moderation import Moderation
 
 __all__ = ["STATIC", "Site"]
 
@@ -61,12 +62,14 @@ class Site:
         self._refused: Counter[str] = Counter()
         self._said = 0.0
         self._runner: web.AppRunner | None = None
+        self._moderation = Moderation()
         mimetypes.add_type("text/javascript", ".js")
         mimetypes.add_type("application/wasm", ".wasm")
         mimetypes.add_type("font/woff2", ".woff2")
 
     async def start(self, listener: sockets.socket) -> None:
         """Serve from now on."""
+        self._moderation.begin()
         app = web.Application(client_max_size=4096, middlewares=[self._checked])
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
@@ -80,7 +83,10 @@ class Site:
             await asyncio.wait([asyncio.ensure_future(goodbye) for goodbye in goodbyes], timeout=0.5)
         if self._runner is not None:
             await self._runner.cleanup()
+        self._moderation.end()
         self.say_refused(now=True)
+        if self._moderation.held:
+            log.warning("%d lines about clients were left out", self._moderation.held)
 
     # -- checks
 
