@@ -19,7 +19,7 @@ import mutoscope as ms
 from command_line import mutoscope
 from mutoscope.app.run_report import write_report
 from mutoscope.cameras import SimulatedCamera
-from mutoscope.model.errors import DatasetNotFoundError
+from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 
 VOID = {"meta"}
 OPEN_ENDED = {"td", "tr", "th", "li"}
@@ -149,5 +149,54 @@ def test_a_damaged_data_set_is_told_and_the_rest_stands(tmp_path: Path) -> None:
     (path / "frames" / "frame_id" / "zarr.json").write_text("{")
     assert scope.folder is not None
     words = read(write_report(scope.folder))
+    assert "Not everything is as it should be" in words
+    assert "camera: the data set cannot be read" in words
     assert "No times of frames" in words
-    assert "5" in words
+
+
+def test_a_run_that_was_moved_is_told_from_the_one_at_its_place(tmp_path: Path) -> None:
+    camera = SimulatedCamera(shape=(16, 24), rate_hz=300)
+    (tmp_path / "monday").mkdir()
+    for frames in (5, 9):
+        with ms.Scope(camera=camera, record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:
+            scope.acquire(frames=frames)
+        if frames == 5:
+            for name in ("run.ome.zarr", "run.mutoscope"):
+                (tmp_path / name).rename(tmp_path / "monday" / name)
+    words = read(write_report(tmp_path / "monday" / "run.mutoscope"))
+    assert "5 frames stored" in words
+    assert "Every frame is accounted for." in words
+    (tmp_path / "monday" / "run.ome.zarr").rename(tmp_path / "monday" / "away.ome.zarr")
+    assert "the data set cannot be read" in read(write_report(tmp_path / "monday" / "run.mutoscope"))
+    (tmp_path / "run.ome.zarr").rename(tmp_path / "monday" / "run.ome.zarr")
+    words = read(write_report(tmp_path / "monday" / "run.mutoscope"))
+    assert "Every frame is accounted for." in words, "its ids are those of the ledger, and no more than those are told"
+    assert "5 frames stored" in words
+
+
+def test_a_run_that_was_resumed_is_told_by_itself(tmp_path: Path) -> None:
+    camera = SimulatedCamera(shape=(16, 24), rate_hz=300)
+    for frames, resume in ((5, False), (7, True)):
+        with ms.Scope(camera=camera, record=tmp_path / "run.ome.zarr", resume=resume, reserve_bytes=0) as scope:
+            scope.acquire(frames=frames)
+        assert f"{frames} frames stored" in read(tmp_path / "run.mutoscope" / "report.html")
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    ["", "[]", "null", "{}", '{"cameras":[]}', '{"cameras":{"camera":{}}}', '{"cameras":{},"restarts":null}', '{"cam', "\xff"],
+)
+def test_a_damaged_ledger_is_one_sentence(tmp_path: Path, ledger: str) -> None:
+    (tmp_path / "run.mutoscope").mkdir()
+    (tmp_path / "run.mutoscope" / "ledger.json").write_text(ledger, encoding="latin-1")
+    with pytest.raises(DatasetError, match=r"ledger\.json is damaged"):
+        write_report(tmp_path / "run.mutoscope")
+
+
+def test_a_damaged_ledger_is_told_by_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "run.mutoscope").mkdir()
+    (tmp_path / "run.mutoscope" / "ledger.json").write_text("{")
+    done = mutoscope(tmp_path, "report", "run.mutoscope")
+    assert done.code == 2, done.describe()
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr

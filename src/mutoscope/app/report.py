@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mutoscope.model.errors import DatasetNotFoundError
+from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 
 __all__ = ["check_dataset", "dataset_lines"]
 
@@ -88,8 +88,11 @@ def _ledger_lines(info: Mapping[str, Any]) -> list[str]:
         if not account:
             found.append("  none: the run was cut off, or goes on")
             continue
-        found += [f"  {line}" for line in Ledger(dict(account)).summary().splitlines()]
-        found += [f"  problem: {problem}" for problem in account.get("problems", ())]
+        try:
+            found += [f"  {line}" for line in Ledger(dict(account)).summary().splitlines()]
+            found += [f"  problem: {problem}" for problem in account.get("problems", ())]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise DatasetError(f"{info['path']}: its ledger is damaged; --json tells what can be read") from None
     if len(accounts) > 1:
         ledgers = [Ledger(dict(account)) for account in accounts if account]
         reasons: Counter[str] = Counter()

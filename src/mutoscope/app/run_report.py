@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mutoscope import storage
 from mutoscope.app import _svg
+from mutoscope.app._account import Account, CameraAccount, read_ledger, read_settings
 from mutoscope.model.errors import DatasetNotFoundError, MutoscopeError
 
 __all__ = ["REPORT", "folder_of", "write_report"]
@@ -28,6 +29,8 @@ BINS = 240
 GAPS_SHOWN = 40
 LINES_SHOWN = 40
 LOG_BYTES = 4 * 1024 * 1024
+ENDS = {"stopped": "in order, by its program", "interrupted": "by Ctrl-C", "program_ended": "its program ended"}
+"""Why a run ended, in words where the ledger's own are not enough."""
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
@@ -71,15 +74,15 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     ------
     DatasetNotFoundError
         If there is no ledger.
+    DatasetError
+        If the ledger is damaged.
     OSError
         If it cannot be written.
     """
-    place = folder_of(folder)
-    ledger: dict[str, Any] = msgspec.json.decode((place / "ledger.json").read_bytes())
-    scope: dict[str, Any] = {}
-    if (place / "scope.json").is_file():
-        scope = msgspec.json.decode((place / "scope.json").read_bytes())
-    text = "".join(_page(ledger, scope, _read_log(place / "scope.log")))
+    place = folder_of(folder).absolute()
+    ledger = read_ledger(place)
+    dataset = place.parent / Path(ledger.path).name if ledger.path is not None else None
+    text = "".join(_page(ledger, dataset, read_settings(place), _read_log(place / "scope.log")))
     partial = place / f".{REPORT}.{os.getpid()}"
     try:
         partial.write_text(text, encoding="utf-8")
@@ -104,91 +107,82 @@ class _Stored:
     dtype: str
 
 
-def _read_stored(path: str | None, camera: str) -> _Stored | str:
-    """What the data set holds of a camera, or why that cannot be told."""
-    if path is None:
+def _read_stored(path: Path | None, camera: str, account: CameraAccount) -> _Stored | str:
+    """What the data set holds of a camera's frames of this run, or why that cannot be told."""
+    if path is None or account.recorder is None:
         return "nothing was recorded"
     try:
         with storage.open_reader(path, camera=camera) as reader:
-            return _Stored(
-                reader.frame_ids, reader.ticks, reader.monotonic_ns, reader.utc_ns, tuple(reader.shape[-2:]), str(reader.dtype)
-            )
+            ids = reader.frame_ids
+            own = (ids >= account.first_id) & (ids <= max(account.last_id, 0))
+            times = (ids[own], reader.ticks[own], reader.monotonic_ns[own], reader.utc_ns[own])
+            return _Stored(*times, tuple(reader.shape[-2:]), str(reader.dtype))
     except (MutoscopeError, OSError) as error:
         return str(error)
 
 
-def _page(ledger: Mapping[str, Any], scope: Mapping[str, Any], log: Sequence[str]) -> Iterator[str]:
-    name = str(ledger.get("scope") or "a scope")
-    cameras: Mapping[str, Any] = ledger["cameras"]
-    stored = {
-        camera: _read_stored(ledger.get("path") if account.get("recorder") else None, camera)
-        for camera, account in cameras.items()
-    }
-    yield "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    yield f"<title>{_e(name)}: report</title>"
+def _page(ledger: Account, dataset: Path | None, settings: Mapping[str, Any], log: Sequence[str]) -> Iterator[str]:
+    stored = {name: _read_stored(dataset, name, account) for name, account in ledger.cameras.items()}
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    yield f"<style>{style}</style><main>"
-    yield from _head(name, ledger, stored)
-    yield from _verdict(ledger)
-    for camera, account in cameras.items():
+    yield "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    yield f"<title>{_e(ledger.scope)}: report</title><style>{style}</style><main>"
+    yield from _head(ledger, dataset, stored)
+    yield from _verdict(ledger, stored)
+    for camera, account in ledger.cameras.items():
         yield from _camera(camera, account, stored[camera])
     yield from _processes(ledger)
-    yield from _disk(ledger, stored)
-    yield from _settings(scope)
+    yield from _disk(dataset, stored)
+    yield from _settings(settings)
     yield from _log(log)
     yield "</main></html>\n"
 
 
-def _head(name: str, ledger: Mapping[str, Any], stored: Mapping[str, _Stored | str]) -> Iterator[str]:
-    begins = [
-        found.utc_ns[0] for found in stored.values() if isinstance(found, _Stored) and found.utc_ns.size and found.utc_ns[0]
-    ]
-    ends = [
-        found.utc_ns[-1] for found in stored.values() if isinstance(found, _Stored) and found.utc_ns.size and found.utc_ns[-1]
-    ]
-    yield f"<header><h1>{_e(name)}</h1><p>"
-    if begins and ends:
-        first, last = int(min(begins)), int(max(ends))
+def _head(ledger: Account, dataset: Path | None, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+    known = [found for found in stored.values() if isinstance(found, _Stored) and found.utc_ns.size and found.utc_ns[0]]
+    yield f"<header><h1>{_e(ledger.scope)}</h1><p>"
+    if known:
+        first, last = int(min(found.utc_ns[0] for found in known)), int(max(found.utc_ns[-1] for found in known))
         yield f"{_utc(first)} to {_utc(last)} · {_duration((last - first) / 1e9)} · "
-    reason, path = str(ledger.get("reason", "")).replace("_", " "), str(ledger.get("path") or "not recorded")
-    yield f"ended: {_e(reason)} · {_e(path)}</p></header>"
+    reason = ENDS.get(ledger.reason, ledger.reason.replace("_", " "))
+    yield f"ended: {_e(reason)} · {_e(str(dataset or 'not recorded'))}</p></header>"
 
 
-def _lost(account: Mapping[str, Any]) -> dict[str, int]:
-    """What the recorder did not store, by reason, and exposures that never became a frame."""
-    lost = {"camera_overrun": int(account.get("camera_overrun", 0))}
-    recorder = account.get("consumers", {}).get(account.get("recorder") or "", {})
-    for reason, entry in recorder.get("dropped", {}).items():
-        lost[reason] = lost.get(reason, 0) + int(entry["count"])
-    return {reason: count for reason, count in lost.items() if count}
-
-
-def _verdict(ledger: Mapping[str, Any]) -> Iterator[str]:
-    cameras: Mapping[str, Any] = ledger["cameras"]
-    produced = sum(account["produced"] for account in cameras.values())
-    recorded = [account for account in cameras.values() if account.get("recorder")]
-    stored = sum(account.get("stored", 0) for account in recorded)
+def _verdict(ledger: Account, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+    accounts = ledger.cameras.values()
+    recorded = [account for account in accounts if account.recorder is not None]
     lost: dict[str, int] = {}
-    for account in cameras.values():
-        for reason, count in _lost(account).items():
+    for account in accounts:
+        for reason, count in account.lost.items():
             lost[reason] = lost.get(reason, 0) + count
-    pending = sum(int(account["consumers"].get(account["recorder"], {}).get("pending", 0)) for account in recorded)
-    problems = [str(problem) for problem in ledger.get("problems", [])]
-    exact = not problems and not pending and not any(account.get("unverified") for account in recorded)
+    pending = sum(account.recorded.pending for account in recorded)
+    wrong = [*ledger.problems, *_contradictions(ledger, stored)]
+    exact = not wrong and not pending and not any(account.unverified for account in recorded)
     kind, words = ("good", "Every frame is accounted for.") if exact else ("bad", "Not everything is as it should be.")
     if exact and lost:
         kind, words = "warn", "Every frame is accounted for; some were lost, each for a reason below."
+    figures = {"produced": sum(account.produced for account in accounts)}
+    if recorded:
+        figures["stored"] = sum(account.stored for account in recorded)
+    figures |= lost | ({"pending": pending} if pending else {}) | {"restarts": sum(ledger.restarts.values())}
     yield f"<section class='verdict {kind}'><p>{words}</p><dl>"
-    yield from _figures(
-        {"produced": produced, **({"stored": stored} if recorded else {}), **lost, **({"pending": pending} if pending else {})}
-    )
-    yield f"<div><dt>restarts</dt><dd>{sum(ledger.get('restarts', {}).values()):,}</dd></div></dl>"
-    if problems:
-        yield "<ul class=problems>" + "".join(f"<li>{_e(problem)}</li>" for problem in problems) + "</ul>"
+    yield from _figures(figures)
+    yield "</dl>"
+    if wrong:
+        yield "<ul class=problems>" + "".join(f"<li>{_e(problem)}</li>" for problem in wrong) + "</ul>"
     yield "</section>"
 
 
-def _camera(name: str, account: Mapping[str, Any], stored: _Stored | str) -> Iterator[str]:
+def _contradictions(ledger: Account, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+    """Where the data set is not what the ledger says."""
+    for name, account in ledger.cameras.items():
+        found = stored[name]
+        if isinstance(found, _Stored) and found.frame_ids.size != account.stored:
+            yield f"{name}: the data set holds {found.frame_ids.size:,} frames of this run, its ledger says {account.stored:,}"
+        elif isinstance(found, str) and account.stored:
+            yield f"{name}: the data set cannot be read: {found}"
+
+
+def _camera(name: str, account: CameraAccount, stored: _Stored | str) -> Iterator[str]:
     yield f"<section><h2>{_e(name)}</h2>"
     if isinstance(stored, str):
         yield f"<p class=quiet>No times of frames: {_e(stored)}.</p>"
@@ -203,13 +197,13 @@ def _camera(name: str, account: Mapping[str, Any], stored: _Stored | str) -> Ite
     yield "</section>"
 
 
-def _rate(account: Mapping[str, Any], stored: _Stored) -> Iterator[str]:
+def _rate(account: CameraAccount, stored: _Stored) -> Iterator[str]:
     times = (stored.monotonic_ns - stored.monotonic_ns[0]) / 1e9
     span = float(times[-1])
     height, width = stored.shape[-2:]
     mean = (times.size - 1) / span if span > 0 else float("nan")
     yield f"<p>{height} × {width} {_e(stored.dtype)} · {times.size:,} frames stored · mean {mean:.4g} frames/s"
-    yield f" · the ring held the camera for {account.get('blocked_s', 0.0):.3g} s</p>"
+    yield f" · the ring held the camera for {account.blocked_s:.3g} s</p>"
     if times.size < 3 or span <= 0:
         return
     bins = min(BINS, max(2, times.size // 8))
@@ -258,61 +252,54 @@ def _gaps(stored: _Stored) -> Iterator[str]:
     yield "</details>"
 
 
-def _consumers(account: Mapping[str, Any]) -> Iterator[str]:
-    consumers: Mapping[str, Mapping[str, Any]] = account.get("consumers", {})
-    if not consumers:
+def _consumers(account: CameraAccount) -> Iterator[str]:
+    if not account.consumers:
         return
     yield "<table><tr><th>consumer<th>policy<th>offered<th>done<th>pending<th>dropped"
-    for name, consumer in consumers.items():
-        latest = "shown" in consumer
-        done = f"{consumer['shown']:,} shown" if latest else f"{consumer.get('done', 0):,}"
-        pending = f"{consumer['skipped']:,} skipped" if latest else f"{consumer.get('pending', 0):,}"
-        dropped = ", ".join(
-            f"{entry['count']:,} {reason.replace('_', ' ')}" for reason, entry in consumer.get("dropped", {}).items()
-        )
-        yield f"<tr><td>{_e(name)}<td>{_e(str(consumer.get('policy', '')))}<td>{consumer.get('offered', 0):,}"
+    for name, consumer in account.consumers.items():
+        latest = consumer.shown is not None
+        done = f"{consumer.shown:,} shown" if latest else f"{consumer.done:,}"
+        pending = f"{consumer.skipped:,} skipped" if latest else f"{consumer.pending:,}"
+        dropped = ", ".join(f"{entry.count:,} {reason.replace('_', ' ')}" for reason, entry in consumer.dropped.items())
+        yield f"<tr><td>{_e(name)}<td>{_e(consumer.policy)}<td>{consumer.offered:,}"
         yield f"<td>{done}<td>{pending}<td>{_e(dropped) or '–'}"
     yield "</table>"
 
 
-def _clocks(account: Mapping[str, Any]) -> Iterator[str]:
-    clocks: Mapping[str, Any] = account.get("clocks", {})
-    fits = clocks.get("tick_to_monotonic_ns") or []
-    if not fits:
+def _clocks(account: CameraAccount) -> Iterator[str]:
+    fits = account.clocks.tick_to_monotonic_ns
+    if not fits or fits[-1].rate is None:
         return
     fit = fits[-1]
-    rate_ms, spread = fit["rate"] / 1e6, fit["residual_quantiles"]
-    low, high = (spread.get(key, float("nan")) / 1e6 for key in ("0.05", "0.95"))
-    yield f"<p>Clocks: one tick of the camera is {rate_ms:.9g} ± {fit['rate_error'] / 1e6:.2g} ms of this host; "
+    low, high = (_ms(fit.residual_quantiles.get(key)) for key in ("0.05", "0.95"))
+    yield f"<p>Clocks: one tick of the camera is {_ms(fit.rate):.9g} ± {_ms(fit.rate_error):.2g} ms of this host; "
     yield f"nine of ten frames came within {low:+.3g} … {high:+.3g} ms of that line; "
-    yield f"{len(fits)} segment{'' if len(fits) == 1 else 's'}, {clocks.get('utc_steps', 0)} steps of the UTC clock.</p>"
+    yield f"{len(fits)} segment{'' if len(fits) == 1 else 's'}, {account.clocks.utc_steps} steps of the UTC clock.</p>"
 
 
-def _processes(ledger: Mapping[str, Any]) -> Iterator[str]:
-    restarts: Mapping[str, int] = ledger.get("restarts", {})
+def _ms(ns: float | None) -> float:
+    return float("nan") if ns is None else ns / 1e6
+
+
+def _processes(ledger: Account) -> Iterator[str]:
     yield "<section><h2>Processes</h2>"
-    if not restarts:
+    if not ledger.restarts:
         yield "<p class=good>No process was restarted.</p>"
     else:
         yield "<table><tr><th>worker<th>restarts<th>back after"
-        for name, count in restarts.items():
-            took = ", ".join(f"{seconds:.2f} s" for seconds in ledger.get("recovery_s", {}).get(name, [])[:20])
+        for name, count in ledger.restarts.items():
+            took = ", ".join(f"{seconds:.2f} s" for seconds in ledger.recovery_s.get(name, [])[:20])
             yield f"<tr><td>{_e(name)}<td>{count:,}<td>{took or 'not back'}"
         yield "</table>"
-    tables: Mapping[str, Any] = ledger.get("tables", {})
-    if tables:
+    if ledger.tables:
         yield "<table><tr><th>table<th>written by<th>rows"
-        yield from (
-            f"<tr><td>{_e(name)}<td>{_e(str(table.get('owner')))}<td>{table.get('appended', 0):,}"
-            for name, table in tables.items()
-        )
+        yield from (f"<tr><td>{_e(name)}<td>{_e(str(rows.owner))}<td>{rows.appended:,}" for name, rows in ledger.tables.items())
         yield "</table>"
     yield "</section>"
 
 
-def _disk(ledger: Mapping[str, Any], stored: Mapping[str, _Stored | str]) -> Iterator[str]:
-    path = ledger.get("path")
-    if path is None or not os.path.exists(path):
+def _disk(dataset: Path | None, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+    if dataset is None or not dataset.exists():
         return
     taken, span = 0, 0.0
     for found in stored.values():
@@ -320,12 +307,11 @@ def _disk(ledger: Mapping[str, Any], stored: Mapping[str, _Stored | str]) -> Ite
             taken += found.frame_ids.size * int(np.prod(found.shape)) * np.dtype(found.dtype).itemsize
             span = max(span, float(found.monotonic_ns[-1] - found.monotonic_ns[0]) / 1e9)
     rate = f", {taken / span / 1e6:,.3g} MB/s on average" if span > 0 else ""
-    yield f"<section><h2>Disk</h2><p>{taken / 1e9:,.3g} GB of pixels{rate}; {storage.free_bytes(path) / 1e9:,.4g} GB "
+    yield f"<section><h2>Disk</h2><p>{taken / 1e9:,.3g} GB of pixels{rate}; {storage.free_bytes(dataset) / 1e9:,.4g} GB "
     yield f"were free when this page was made ({_utc(time.time_ns())}).</p></section>"
 
 
-def _settings(scope: Mapping[str, Any]) -> Iterator[str]:
-    settings = scope.get("settings")
+def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     if settings:
         text = msgspec.json.format(msgspec.json.encode(settings), indent=1).decode()
         yield f"<section><details><summary>Settings</summary><pre>{_e(text)}</pre></details></section>"
