@@ -114,6 +114,7 @@ CASES = [
     ("export fiji grey.tif out.tif --position 0.5", ["--position takes whole numbers"]),
     ("bench faults --kills 2.5", ["--kills takes whole numbers"]),
     ("demo --frames 5 --out /proc/nowhere", ["/proc/nowhere"]),
+    ("run grey.tif", ["grey.tif is no Python program"]),
     ("replay", ["replay"]),
     ("replay nothing.tif", ["nothing.tif"]),
     ("replay empty", ["empty"]),

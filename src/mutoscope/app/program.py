@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mutoscope.app.exit_codes import FAILED, IMPOSSIBLE, exit_code_of
 from mutoscope.app.summary import RunSummary
-from mutoscope.model.errors import DatasetNotFoundError, MutoscopeError
+from mutoscope.model.errors import ConfigError, DatasetNotFoundError, MutoscopeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -77,6 +77,8 @@ def run_program(
     """
     if not script.is_file():
         raise DatasetNotFoundError(f"there is no program {script}")
+    if b"\0" in script.read_bytes():
+        raise ConfigError(f"{script} is no Python program; a data set is shown by: mutoscope view browser {script}")
     from mutoscope.app import scope as scope_module
 
     seen: list[Scope] = []

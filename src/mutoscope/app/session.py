@@ -200,4 +200,6 @@ def record(
             scope.close()
             if display is not None:
                 display.close()
+        if scope.folder is not None and (report := scope.folder / "report.html").exists():
+            announce(f"the run on one page: {report}; to look through it: mutoscope view browser {scope.path}")
         return RunSummary.of(scope, notes=notes, failure=failure, finished=finished)
