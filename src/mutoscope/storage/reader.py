@@ -166,9 +166,7 @@ class FrameStreamReader:
             If a slice goes backwards, or over frames of different shapes or dtypes; if rows or columns do not lie inside.
         """
         part: Part = None
-        if isinstance(number, tuple):
-            if len(number) != 3:
-                raise ConfigError(f"a part of frames is [frames, rows, columns], not {len(number)} of them")
+        if isinstance(number, tuple) and len(number) == 3:
             rows, columns = _formats.check_region(self.shape, number[1:], str(self.path))
             number, part = number[0], (rows, columns)
         if isinstance(number, slice):
