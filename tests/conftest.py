@@ -16,10 +16,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import shared_memory
+from external_inputs import EXTERNAL, external_data_folder
 from mutoscope.frames._compile import compile_core
 from turns import Turns
 
-EXTERNAL = "MUTOSCOPE_TEST_DATA"
 ZARR_THREADS = 2
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -150,13 +150,6 @@ def mount(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def external_data_folder() -> Path | None:
-    """Return the folder of real inputs, or None where there is none."""
-    named = os.environ.get(EXTERNAL)
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
-    return folder if folder.is_dir() else None
 
 
 @pytest.fixture(scope="session")

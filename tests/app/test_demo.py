@@ -18,7 +18,7 @@ import tifffile
 import zarr
 
 from command_line import MUTOSCOPE, Typed, mutoscope, run, typed
-from conftest import external_data_folder
+from external_inputs import external_data_folder
 
 SMALL = ["--shape", "64", "64", "--headless", "--json"]
 
