@@ -74,6 +74,8 @@ class Client:
         self._due: dict[Any, Due] = {}
         self._frames: dict[int, bytearray] = {}
         self._wake = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._sent.set()
 
     # -- what is to be sent
 
@@ -84,7 +86,7 @@ class Client:
         self._queued_bytes += len(packed)
         if len(self._queue) > QUEUED or self._queued_bytes > QUEUED_BYTES:
             self.overrun = True  # it does not take what it asked for: the server closes it
-        self._wake.set()
+        self._more()
 
     def reply(self, request: int, value: Any) -> None:
         """Answer a request."""
@@ -97,17 +99,31 @@ class Client:
     def due(self, key: Any, make: Due) -> None:
         """Send what `make` returns when its turn comes, in place of what waits under the same key; None is nothing."""
         self._due[key] = make
-        self._wake.set()
+        self._more()
 
     def frame(self, stream: int, message: bytearray) -> None:
         """Send a frame when its turn comes."""
         self._frames[stream] = message
+        self._more()
+
+    def _more(self) -> None:
+        self._sent.clear()
         self._wake.set()
 
     # -- sending
 
     async def send_on(self) -> None:
         """Send until the connection ends."""
+        try:
+            await self._send_on()
+        finally:
+            self._sent.set()
+
+    async def sent(self) -> None:
+        """Wait until all that was to be sent is handed to the connection, or that has ended."""
+        await self._sent.wait()
+
+    async def _send_on(self) -> None:
         while not self.socket.closed:
             self._wake.clear()
             while (message := self._next()) is not None:
@@ -117,6 +133,7 @@ class Client:
                 else:
                     await self.socket.send_bytes(cast(bytes, message))
                 self.sending_since = None
+            self._sent.set()
             await self._wake.wait()
 
     def _next(self) -> str | bytearray | None:

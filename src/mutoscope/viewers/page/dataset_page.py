@@ -97,8 +97,7 @@ class DatasetPage:
                 running.result()
         finally:
             running.cancel()
-            sessions.ended({"reason": "stopped", "message": "", "errors": [], "dropped": {}})
-            await asyncio.sleep(0.05)
+            await sessions.ended({"reason": "stopped", "message": "", "errors": [], "dropped": {}})
             await site.stop("the page was closed")
             sessions.close()
 

@@ -163,8 +163,7 @@ class ScopePage:
         for stream in self._streams:
             assert stream.feed is not None
             stream.feed.close()
-        self.sessions.ended({"reason": self._host.stop_reason or "stopped", **self._last_words()})
-        await asyncio.sleep(0.05)  # what is queued is sent
+        await self.sessions.ended({"reason": self._host.stop_reason or "stopped", **self._last_words()})
         await self._site.stop("the scope has ended")
         self.sessions.close()
 

@@ -37,6 +37,7 @@ STUCK_S = 30.0
 MALFORMED = 100
 REQUESTS = 32
 STATE_S = 0.5
+GOODBYE_S = 0.3
 QUICK_S = 0.05
 CLOSE_EXPIRED, CLOSE_MALFORMED, CLOSE_STUCK = 4001, 4002, 4003
 
@@ -485,9 +486,14 @@ class Sessions:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def ended(self, message: dict[str, Any]) -> None:
-        """Say the last word to everyone."""
+    async def ended(self, message: dict[str, Any]) -> None:
+        """Say the last word to everyone; a client that takes nothing is waited for during `GOODBYE_S` at most."""
         self._tell_all({"type": "ended", **message})
+        told = [asyncio.ensure_future(client.sent()) for client in self.clients.values()]
+        if told:
+            _, late = await asyncio.wait(told, timeout=GOODBYE_S)
+            for each in late:
+                each.cancel()
 
     def close(self) -> None:
         """Let go of readers and the past."""
