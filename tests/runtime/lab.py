@@ -40,6 +40,15 @@ def status_of(scope: ms.Scope, name: str) -> Any:
     return next(status for status in scope.status() if status.name == name)
 
 
+def kill_recorder_twice(scope: ms.Scope) -> None:
+    """SIGKILL the recorder of a scope that acquires, twice while it stores; returns when its last successor has stored more."""
+    for restart in (1, 2):
+        until(lambda stored=scope.ledger.stored: scope.ledger.stored > stored)
+        kill(scope, "recorder")
+        until(lambda restart=restart: status_of(scope, "recorder").restarts == restart)
+    until(lambda stored=scope.ledger.stored: scope.ledger.stored > stored + 20)
+
+
 def kill(scope: ms.Scope, name: str, number: int = signal.SIGKILL) -> int:
     """Send a signal to a worker; returns its pid."""
     pid: int = status_of(scope, name).pid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import camera, kill, status_of, until
+from lab import camera, kill_recorder_twice, until
 
 import mutoscope as ms
 from mutoscope import storage
@@ -24,11 +24,7 @@ def test_every_frame_is_stored_though_the_recorder_is_killed(tmp_path: Path, com
         scope.acquire(frames=50)
         assert scope.ledger.stored == 50
         scope.start_acquisition()
-        for restart in (1, 2):
-            until(lambda stored=scope.ledger.stored: scope.ledger.stored > stored)
-            kill(scope, "recorder")
-            until(lambda restart=restart: status_of(scope, "recorder").restarts == restart)
-        until(lambda stored=scope.ledger.stored: scope.ledger.stored > stored + 20)
+        kill_recorder_twice(scope)
     ledger = scope.ledger
     assert ledger.exact, ledger.problems
     assert ledger.stored == ledger.produced

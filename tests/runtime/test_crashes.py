@@ -158,7 +158,7 @@ def test_a_camera_that_fails_is_restarted_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_camera_out_of_restarts_is_a_camera_error(tmp_path: Path) -> None:
     path = tmp_path / "run.ome.zarr"
-    failing = camera(raise_at=20, fault_repeats=True)
+    failing = camera(raise_at=20, fault_repeats=True, buffer_frames=64)  # more than it exposes: none is missed
     with ms.Scope(camera=failing, record=path, reserve_bytes=0, restarts={"camera": Restart(limit=1)}) as scope:
         with pytest.raises(CameraError, match=r"camera ended with exit code 70.* told to fail at tick 20.* is out of restarts"):
             scope.acquire(frames=600)
@@ -168,6 +168,4 @@ def test_a_camera_out_of_restarts_is_a_camera_error(tmp_path: Path) -> None:
     assert scope.result is not None
     assert len(scope.result.errors) == 1
     assert scope.ledger.exact
-    missed = scope.ledger.cameras["camera"]["camera_overrun"]  # on a busy machine there may be some
-    assert scope.ledger.stored == scope.ledger.produced
-    assert 19 < scope.ledger.produced <= 38 - missed
+    assert scope.ledger.stored == scope.ledger.produced == 38

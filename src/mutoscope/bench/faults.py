@@ -227,9 +227,7 @@ class FaultRun:
     def _kill_one(self, role: str) -> None:
         before = {status.name: status for status in self.scope.status()}
         produced = self.scope.ledger.produced
-        deadline = time.monotonic() + self.random.uniform(0.0, 0.15)
-        while time.monotonic() < deadline:
-            time.sleep(0.001)
+        time.sleep(self.random.uniform(0.0, 0.15))
         os.kill(before[role].pid, signal.SIGKILL)
         self.outcome.kills[role] = self.outcome.kills.get(role, 0) + 1
         deadline = time.monotonic() + WAIT_S

@@ -299,32 +299,12 @@ function Help({ dialog, keys }: { dialog: { current: HTMLDialogElement | null };
         {groups.map((group) => (
           <section key={group}>
             <h3>{group}</h3>
-            <dl>
-              {keys
-                .filter((each) => each.group === group)
-                .map(({ shown, what }) => (
-                  <div key={what}>
-                    <dt>
-                      <kbd>{shown}</kbd>
-                    </dt>
-                    <dd>{what}</dd>
-                  </div>
-                ))}
-            </dl>
+            <KeyList keys={keys.filter((each) => each.group === group)} />
           </section>
         ))}
         <section>
           <h3>With the image in focus</h3>
-          <dl>
-            {STAGE_KEYS.map(({ shown, what }) => (
-              <div key={what}>
-                <dt>
-                  <kbd>{shown}</kbd>
-                </dt>
-                <dd>{what}</dd>
-              </div>
-            ))}
-          </dl>
+          <KeyList keys={STAGE_KEYS} />
           <p class="quiet">The wheel zooms where the cursor is; dragging pans.</p>
         </section>
       </div>
@@ -334,5 +314,20 @@ function Help({ dialog, keys }: { dialog: { current: HTMLDialogElement | null };
         </button>
       </div>
     </dialog>
+  );
+}
+
+function KeyList({ keys }: { keys: readonly { shown: string; what: string }[] }) {
+  return (
+    <dl>
+      {keys.map(({ shown, what }) => (
+        <div key={what}>
+          <dt>
+            <kbd>{shown}</kbd>
+          </dt>
+          <dd>{what}</dd>
+        </div>
+      ))}
+    </dl>
   );
 }
