@@ -174,7 +174,7 @@ class Quiet:
 
 def wait(seconds: float) -> None:
     """Hear nothing for so long."""
-    threading.Event().wait(seconds)
+    time.sleep(seconds)
 
 
 def until(check: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
@@ -182,7 +182,7 @@ def until(check: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
     end = time.monotonic() + deadline_s
     while not (answer := check()):
         assert time.monotonic() < end, f"{check} did not come true in {deadline_s} s"
-        threading.Event().wait(0.005)
+        time.sleep(0.005)
     return answer
 
 
