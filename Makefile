@@ -13,7 +13,8 @@ ARGS ?=
 
 DEMO := .venv-demo
 TEST := .venv
-PAGE_SOURCES := $(wildcard web/*.json web/*.mjs web/build.py) $(shell find web/src -type f)
+PAGE_SOURCES := $(wildcard web/*.json web/*.mjs web/build.py) $(shell find web/src -type f) src/mutoscope/viewers/luts.json
+PLUGIN_SOURCES := fiji/pom.xml fiji/build.py $(shell find fiji/src -type f)
 BUILD_FILES := pyproject.toml hatch_build.py $(wildcard src/mutoscope/frames/_core/*.[ch]) src/mutoscope/frames/_compile.py
 SOURCES := $(shell find src -name '*.py')
 PIP := -m pip --disable-pip-version-check --no-input -q
@@ -33,15 +34,16 @@ lint: $(TEST)/.installed
 	@$(TEST)/bin/mypy
 	@$(TEST)/bin/lint-imports
 	@$(TEST)/bin/python web/build.py --check
+	@if command -v mvn >/dev/null; then $(TEST)/bin/python fiji/build.py --imagej; else echo "The plug-in of ImageJ is not built: there is no Maven"; fi
 
 bench: $(TEST)/.installed
-	@for name in ring bus storage live faults page; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
+	@for name in ring bus storage live faults page viewers; do $(TEST)/bin/mutoscope bench $$name $(ARGS) || exit; done
 
 docs: $(TEST)/.installed
 	@NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs $(or $(ARGS),build)
 
 # The stamp is written last: an interrupted set-up starts again.
-$(DEMO)/.installed: $(BUILD_FILES) $(SOURCES) $(PAGE_SOURCES)
+$(DEMO)/.installed: $(BUILD_FILES) $(SOURCES) $(PAGE_SOURCES) $(PLUGIN_SOURCES)
 	@PYTHON=$(PYTHON) tools/environment $(DEMO)
 	@echo "Installing Mutoscope into $(DEMO) (the first time takes a minute) ..."
 	@$(DEMO)/bin/python $(PIP) install '.[page]'
@@ -58,4 +60,4 @@ $(TEST)/.installed: $(BUILD_FILES)
 clean:
 	rm -rf $(DEMO) $(TEST) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf src/mutoscope/frames/_core/*.so src/mutoscope/viewers/page/_static web/node_modules
+	rm -rf src/mutoscope/frames/_core/*.so src/mutoscope/viewers/page/_static web/node_modules src/mutoscope/viewers/fiji/_plugin fiji/target

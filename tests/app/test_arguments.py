@@ -60,7 +60,7 @@ SCOPE: list[tuple[str, Any, str]] = [
     ("settings", [1], r"settings is a dict such as {'sample': 'beads'}, not \[1\]"),
     ("durability", ["power"], "durability is 'process' or 'power'"),
     ("compression", 3, "compression is text, not 3"),
-    ("compression", "gzip", "compressed by 'none', 'blosc-lz4', 'zstd', not 'gzip'"),
+    ("compression", "gzip", "compressed by 'none', 'blosc-lz4', 'blosc-zstd', 'zstd', not 'gzip'"),
     ("environment", [1], "environment is a dict such as"),
     ("environment", {"Idler": "A=1"}, r"environment\['Idler'\] is a dict such as {'OMP_NUM_THREADS': '1'}, not 'A=1'"),
     ("environment", {"Idler": {"A": 1}}, r"environment\['Idler'\]\['A'\] is text, not 1"),

@@ -25,7 +25,7 @@ def worker(name: str, state: str = "running", **changes: Any) -> WorkerStatus:
 def view(**changes: Any) -> View:
     account = {"policy": "every", "done": 900, "dropped": {}, "pending": 12}
     camera = {
-        "produced": 1912, "stored": 1900, "camera_overrun": 0, "recorder": "recorder", "consumers": {"recorder": account},
+        "produced": 1912, "stored": 1900, "missed": 0, "recorder": "recorder", "consumers": {"recorder": account},
         "slots": 200, "slots_in_use": 190,
     }  # fmt: skip
     plain: dict[str, Any] = {
@@ -38,6 +38,7 @@ def view(**changes: Any) -> View:
         "camera_rates_hz": {"camera": 99.95},
         "workers": [worker("SpotCounter")],
         "worker_rates_hz": {"SpotCounter": 60.0},
+        "missed": 0,
         "dropped": {},
     }
     return View(**(plain | changes))
@@ -63,7 +64,7 @@ def test_rates_ring_fill_and_workers_are_drawn() -> None:
         "190/200",
         "SpotCounter",
         "4711",
-        "lost: 0",
+        "missed 0   dropped 0",
     ):
         assert words in text, text
 
@@ -75,8 +76,8 @@ def test_progress_is_drawn_by_frames_or_by_seconds() -> None:
 
 def test_losses_and_a_dead_worker_are_named() -> None:
     dead = worker("SpotCounter", "restarting", pid=0, restarts=3, last_error="ZeroDivisionError: division by zero\nmore")
-    text = text_of(view(workers=[dead], dropped={"camera_overrun": 1234, "disk_full": 0}))
-    assert "lost: camera_overrun 1,234" in text
+    text = text_of(view(workers=[dead], missed=1234, dropped={"disk_full": 0, "saving_off": 7}))
+    assert "missed 1,234   dropped saving_off 7" in text
     assert "disk_full" not in text
     assert "restarting" in text
     assert "ZeroDivisionError: division by zero" in text
@@ -102,7 +103,7 @@ def summary(**changes: Any) -> RunSummary:
 
 def test_the_exit_code_follows_from_the_summary() -> None:
     assert summary().exit_code == 0
-    assert summary(stored=90, dropped={"camera_overrun": 10}, restarts=2).exit_code == 0
+    assert summary(stored=90, dropped={"saving_off": 10}, missed=3, restarts=2).exit_code == 0
     assert summary(pending=3).exit_code == 1
     assert summary(errors=["no space left on the device"]).exit_code == 1
     assert summary(exact=False).exit_code == 1

@@ -30,6 +30,14 @@ def test_its_scope_is_summarized(tmp_path: Path) -> None:
     assert done.last_json["path"] == str(tmp_path / "mine.ome.zarr")
 
 
+def test_a_file_that_is_no_program_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "frames.raw").open("wb") as file:
+        file.truncate(1 << 42)  # 4 TiB of holes
+    done = mutoscope(tmp_path, "run", "--headless", "frames.raw")
+    assert done.code == 2, done.describe()
+    assert "frames.raw is no Python program" in done.stderr, done.describe()
+
+
 def test_options_after_its_name_are_its_own(tmp_path: Path) -> None:
     text = "import sys\nprint(sys.argv, __name__, sys.path[0])\n"
     text += "import signal\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"

@@ -41,6 +41,23 @@ def test_a_frame_that_was_not_declared_is_refused_before_it_has_an_id(tmp_path: 
         assert [int(reader[number][0, 0]) for number in range(3)] == [0, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])
+def test_frames_from_before_1970_are_stored_and_told(tmp_path: Path, name: str) -> None:
+    then = [-(2**62), -1, 1]
+    with ms.Scope(sources={"detector": ms.SourceSettings((20, 24), "uint16")}, record=tmp_path / name) as scope:
+        source = scope.source("detector")
+        for utc_ns in then:
+            source.push(np.zeros((20, 24), "uint16"), utc_ns=utc_ns)
+    assert scope.result is not None
+    assert scope.result.errors == []
+    assert scope.ledger.exact
+    assert scope.ledger.restarts == {}
+    with ms.storage.open_reader(tmp_path / name) as reader:
+        assert reader.utc_ns.tolist() == then
+    told = mutoscope(tmp_path, "info", name)
+    assert (told.code, told.stderr) == (0, "")
+
+
 def test_a_source_that_varies_is_stored_where_it_can_be(tmp_path: Path) -> None:
     varying = {"detector": ms.SourceSettings(shape=(20, 24), dtype="uint16", varying=True)}
     with ms.Scope(sources=varying, record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:

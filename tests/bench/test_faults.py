@@ -32,8 +32,8 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("victim", "options"), [("supervisor", {}), ("program", {}), ("program", {"outlive": True, "frames": 500})]
+    ("victim", "outlive", "frames"), [("supervisor", False, None), ("program", False, None), ("program", True, 500)]
 )
-def test_whoever_stands_above_may_be_killed(victim: str, options: dict[str, object], tmp_path: Path) -> None:
-    outcome = faults.kill_above(tmp_path, 11, victim, **options)  # type: ignore[arg-type]
+def test_whoever_stands_above_may_be_killed(victim: str, outlive: bool, frames: int | None, tmp_path: Path) -> None:
+    outcome = faults.kill_above(tmp_path, 11, victim, outlive=outlive, frames=frames)
     assert outcome.problems == []

@@ -18,6 +18,7 @@ import numpy as np
 
 from mutoscope import bus
 from mutoscope.model import errors
+from polling import until
 
 DEADLINE_S = 20.0
 
@@ -177,15 +178,6 @@ def wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def until(check: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
-    """Poll until `check` is true; return its answer."""
-    end = time.monotonic() + deadline_s
-    while not (answer := check()):
-        assert time.monotonic() < end, f"{check} did not come true in {deadline_s} s"
-        time.sleep(0.005)
-    return answer
-
-
 class HubThread:
     """A hub with its loop, in a thread of the test. :meth:`do` runs something in that thread."""
 
@@ -261,12 +253,13 @@ class HubThread:
     def spawn(self, *names: str, cls: str = "Worker") -> list[subprocess.Popen[bytes]]:
         """Start worker processes and wait for their hello."""
         started = []
+        paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
         for name in names:
             self.lost.pop(name, None)
             self.hellos.pop(name, None)
             with self.connect(name) as end:
                 command = [sys.executable, str(Path(__file__)), name, str(end.fileno()), cls]
-                started.append(subprocess.Popen(command, pass_fds=[end.fileno()]))
+                started.append(subprocess.Popen(command, pass_fds=[end.fileno()], env=os.environ | {"PYTHONPATH": paths}))
         self._children += started
         for name in names:
             until(lambda name=name: name in self.hellos)
@@ -307,8 +300,9 @@ class EndpointThread:
         self._options = options
         self._name = name
         self._ready = threading.Event()
-        self.paused = threading.Event()
-        self.parked = threading.Event()
+        self._goes_on = threading.Event()
+        self._goes_on.set()
+        self._parked = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"worker-{name}")
         self._thread.start()
@@ -323,22 +317,26 @@ class EndpointThread:
             endpoint.hello()
             self._ready.set()
             while not endpoint.peer_closed and not self._stopping:
-                if self.paused.is_set():
-                    self.parked.set()
-                    wait(0.005)
+                if not self._goes_on.is_set():
+                    self._parked.set()
+                    self._goes_on.wait()
                     continue
                 endpoint.pump(0.05)
                 endpoint.dispatch()
 
     def pause(self) -> None:
-        """Hear nothing until `paused` is cleared."""
-        self.parked.clear()
-        self.paused.set()
-        assert self.parked.wait(DEADLINE_S)
+        """Hear nothing until :meth:`resume`."""
+        self._parked.clear()
+        self._goes_on.clear()
+        assert self._parked.wait(DEADLINE_S)
+
+    def resume(self) -> None:
+        """Hear again."""
+        self._goes_on.set()
 
     def close(self) -> None:
         self._stopping = True
-        self.paused.clear()
+        self._goes_on.set()
         self._thread.join()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import bus_support as support
 import numpy as np
 import pytest
-from bus_support import Add, Echo, EndpointThread, HubThread, Poke, Raise, Shared, Worker, until
+from bus_support import Add, Echo, EndpointThread, HubThread, Poke, Raise, Shared, Worker
 
 from mutoscope import bus
 from mutoscope.model import errors
@@ -24,6 +24,7 @@ from mutoscope.model.errors import (
     ScopeStateError,
     UnknownCommandError,
 )
+from polling import until
 
 ERRORS = [
     name
@@ -263,7 +264,7 @@ def test_the_hub_forgets_deliveries_that_nobody_waits_for(scope: Scope) -> None:
     until(lambda: scope.hub.hub.expired == 1)
     assert scope.hub.do(scope.hub.hub.statistics)["tracker"].outstanding == 0
     until(lambda: scope.hub.do(scope.hub.hub.next_deadline) is None)
-    scope.thread.paused.clear()
+    scope.thread.resume()
     until(lambda: scope.hub.hub.late_replies == 1)
 
 
@@ -536,7 +537,7 @@ def test_a_name_is_taken_once(hub: HubThread) -> None:
         with pytest.raises(PeerDiedError):
             endpoint.hello()
         endpoint.close()
-    assert 'it calls itself "somebody-else"' in hub.lost["three"]
+    assert 'it calls itself "somebody-else"' in until(lambda: hub.lost.get("three"))
 
 
 def test_logging_is_not_needed_for_any_of_it() -> None:

@@ -299,6 +299,20 @@ def test_commands_of_a_script_travel_with_its_worker_class(tmp_path) -> None:
     assert done.stdout.strip() == "7.0 (Moved(x=1.0), Plain(), Inner(names=['a'])) __main__:SetThreshold True", done.stderr
 
 
+META = [
+    msgspec.Meta(gt=0.5, le=300, multiple_of=0.5, title="z", description="Above the glass.", extra={"axis": "z"}),
+    msgspec.Meta(ge=1, lt=9, examples=[1, 2], extra_json_schema={"format": "int32"}),
+    msgspec.Meta(pattern="^[a-z]+$", min_length=1, max_length=8),
+    msgspec.Meta(tz=True),
+]
+
+
+def test_bounds_and_descriptions_of_fields_travel_with_the_class() -> None:
+    assert pickle.loads(bus.dumps(META)) == META
+    told = {name for meta in META for name, _ in meta.__rich_repr__()}
+    assert told == {name for name in dir(msgspec.Meta) if not name.startswith("_")}, "each thing that Meta can tell is tried"
+
+
 def test_importable_classes_travel_by_name() -> None:
     assert pickle.loads(bus.dumps(Derived)) is Derived
     assert pickle.loads(bus.dumps(SetThreshold(value=3.0))) == SetThreshold(value=3.0)

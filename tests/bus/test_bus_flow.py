@@ -12,13 +12,14 @@ from collections.abc import Iterable
 import bus_support as support
 import msgspec
 import pytest
-from bus_support import Blob, Echo, EndpointThread, HubThread, Shared, Tick, Ticks, Worker, until
+from bus_support import Blob, Echo, EndpointThread, HubThread, Shared, Tick, Ticks, Worker
 
 from mutoscope import bus
 from mutoscope.bus import wire
 from mutoscope.bus.flow import CreditAccount, Window
 from mutoscope.bus.last import LastValues
 from mutoscope.model.errors import CommandTimeoutError
+from polling import until
 
 MIB = 1024 * 1024
 
@@ -58,7 +59,7 @@ def test_what_a_busy_worker_has_not_handled_is_bounded_and_the_rest_waits(hub: H
         statistics = hub.do(hub.hub.statistics)["slow"]
         assert statistics.unhandled_bytes < 1.2 * MIB
         assert statistics.held_bytes_peak < 1.2 * MIB
-        thread.paused.clear()
+        thread.resume()
         for _ in range(50):
             program.post(Blob(data=data))
         program.flush()
@@ -243,7 +244,7 @@ def test_a_process_that_sends_beyond_its_window_is_cut_off_and_nobody_else(hub: 
         assert "beyond its window of 8,388,608" in hub.lost["vandal"]
         assert hub.do(hub.hub.statistics)["slow"].held_bytes_peak < 12 * MIB
         assert program.request(Echo(value=1), to="other", timeout_s=5.0) == 1
-        thread.paused.clear()
+        thread.resume()
         assert program.request(Echo(value=1), to="slow", timeout_s=5.0) == 1
     other.close()
     thread.close()

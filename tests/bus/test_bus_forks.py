@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bus_support import Echo, EndpointThread, HubThread, Poke, Shared, Worker, until
+from bus_support import Echo, EndpointThread, HubThread, Poke, Shared, Worker
 
 from mutoscope import bus
 from mutoscope.model.errors import ScopeStateError
+from polling import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 

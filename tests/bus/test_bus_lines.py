@@ -15,7 +15,7 @@ from typing import Any
 
 import bus_support as support
 import pytest
-from bus_support import Add, Blob, Echo, EndpointThread, Flood, HubThread, Poke, Raise, Stop, Tick, Ticks, Worker, until
+from bus_support import Add, Blob, Echo, EndpointThread, Flood, HubThread, Poke, Raise, Stop, Tick, Ticks, Worker
 
 from mutoscope import bus
 from mutoscope.bus import wire
@@ -29,6 +29,7 @@ from mutoscope.model.errors import (
     RemoteError,
     UnknownCommandError,
 )
+from polling import until
 
 MIB = 1024 * 1024
 
@@ -105,6 +106,17 @@ def test_from_the_second_command_on_they_talk_past_the_hub(
     assert {name: peer.lines for name, peer in hub.do(hub.hub.statistics).items()} == {"asker": 1, "tracker": 1}
 
 
+def test_who_asks_without_a_pause_hears_everything_else_too(hub: HubThread, tracker: EndpointThread, asker: Asker) -> None:
+    heard: list[int] = []
+    asker.endpoint.subscribe(support.Shared, lambda event: heard.append(event.n))
+    asker.get_line("tracker")
+    hub.do(lambda: hub.hub.publish(support.Shared(n=7)))
+    deadline = time.monotonic() + support.DEADLINE_S
+    while not heard and time.monotonic() < deadline:
+        assert asker.endpoint.request(Echo(value=1)) == 1
+    assert heard == [7]
+
+
 def test_errors_are_those_of_the_way_through_the_hub(hub: HubThread, tracker: EndpointThread, asker: Asker) -> None:
     asker.get_line("tracker")
     endpoint = asker.endpoint
@@ -156,7 +168,7 @@ def test_what_the_hub_keeps_back_arrives_before_what_comes_on_the_line(hub: HubT
     for n in range(40, 60):
         asker.endpoint.post(Tick(n=n))
     assert hub.do(hub.hub.statistics)["slow"].held > 5
-    thread.paused.clear()
+    thread.resume()
     asker.endpoint.flush()
     assert asker.endpoint.request(Ticks()) == (60, True)
     asker.endpoint.close()
@@ -278,7 +290,7 @@ def test_a_full_window_bounds_what_a_slow_worker_has_not_handled(hub: HubThread,
     with pytest.raises(CommandTimeoutError, match=r"Blob was not sent: .* bytes are still on their way"):
         post_many()
     assert 10 <= asker.endpoint.statistics().pending <= 12
-    thread.paused.clear()
+    thread.resume()
     for _ in range(50):
         asker.endpoint.post(Blob(data=data), timeout_s=10.0)
     asker.endpoint.flush()

@@ -11,10 +11,11 @@ import time
 import bus_support as support
 import numpy as np
 import pytest
-from bus_support import Blob, Echo, Flood, HubThread, Image, Poke, Private, Stop, Tick, Ticks, until
+from bus_support import Blob, Echo, Flood, HubThread, Image, Poke, Private, Stop, Tick, Ticks
 
 from mutoscope import bus
 from mutoscope.model.errors import BadPayloadError, CommandTimeoutError, PeerDiedError, UnknownCommandError
+from polling import until
 
 EIGHT = tuple(f"w{i}" for i in range(8))
 

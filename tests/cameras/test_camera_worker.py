@@ -119,7 +119,7 @@ class Refusing(Camera):
             if tick == 4:
                 tick += 2
                 if not self.ticks:
-                    self.count("overruns", 2)
+                    self.count("missed", 2)
             try:
                 get_buffer(self.shape, self.dtype)[:] = 1
             except BufferUnavailableError:
@@ -144,7 +144,7 @@ def test_the_base_class_counts_exposures(ticks: bool) -> None:
             assert len(list(camera.sequence(frames, get_buffer))) == frames
         health = camera.health()
     assert health["delivered"] == 7
-    assert health["overruns"] == 3
+    assert health["missed"] == 3
     assert health["exposed"] == 10
 
 

@@ -72,7 +72,7 @@ def test_frames_are_copied_and_gaps_counted():
         health = camera.health()
     assert ticks == [1, 2, 5, 6, 8, 9]
     assert [int(frame[0, 0]) for frame in kept if frame is not None] == ticks
-    assert (health["exposed"], health["delivered"], health["overruns"]) == (9, 6, 3)
+    assert (health["exposed"], health["delivered"], health["missed"]) == (9, 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ class OneTooMany(SdkCamera):
 
 class DoesNotCount(SdkCamera):
     def count(self, name, amount=1):
-        if name != "overruns":
+        if name != "missed":
             super().count(name, amount)
 
 

@@ -16,6 +16,7 @@ import pytest
 import mutoscope as ms
 from mutoscope.cameras import Camera, Setting
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError, ScopeStateError
+from polling import until
 
 
 class Bright(Camera):
@@ -69,13 +70,6 @@ class Changer(ms.Worker):
 def level_of(reader: Any) -> int:
     with reader.next(timeout_s=5.0) as frame:
         return int(frame.array[0, 0])
-
-
-def until(condition: Any, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_live_setting_reaches_the_running_camera_and_is_recorded(tmp_path: Path) -> None:

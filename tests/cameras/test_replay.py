@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from command_line import mutoscope
 from mutoscope import storage
 from mutoscope.cameras import ReplayCamera
 from mutoscope.cameras.suite import CameraSuite
@@ -402,6 +403,20 @@ def test_frames_of_different_sizes_are_refused_with_both_sizes(tmp_path):
         list(camera.start_sequence(None, np.zeros))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_frames_of_different_sizes_are_refused_before_anything_is_made(tmp_path, suffix):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(12):
+        image = stack(1, shape=(20, 30 if number == 9 else 31))[0]
+        imageio.imwrite(folder / f"{number}.{suffix}", image)
+    done = mutoscope(tmp_path, "replay", "images", "--headless", "--out", "copy")
+    assert done.code == 2, done.describe()
+    assert "frame 9 is 20 x 30 uint16, the first is 20 x 31 uint16" in done.stderr, done.describe()
+    assert len(done.stderr.splitlines()) == 1, done.describe()
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_missing_library_is_named_with_the_command(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stack())
     code = (
@@ -461,7 +476,7 @@ def test_a_rate_is_kept_and_a_refused_frame_is_gone(tmp_path):
         begin = time.monotonic()
         ticks = [metadata["tick"] for metadata in camera.start_sequence(None, get_buffer)]
         assert time.monotonic() - begin >= 12 / 100
-        assert camera.health()["overruns"] == 2
+        assert camera.health()["missed"] == 2
         assert camera.health()["exposed"] == 12
     assert ticks == [1, 2, 4, 5, 7, 8, 9, 10, 11, 12]
     np.testing.assert_array_equal(kept, data[np.array(ticks) - 1])
@@ -477,7 +492,7 @@ def test_a_restarted_process_goes_on_where_the_first_ended(tmp_path, loop):
     places = [5, 6, 7] + ([0, 1, 2] if loop else [])
     assert [metadata["tick"] for metadata, _ in found] == list(range(6, 6 + len(places)))
     np.testing.assert_array_equal([frame for _, frame in found], data[places])
-    assert camera.health()["overruns"] == 0
+    assert camera.health()["missed"] == 0
 
 
 def test_reading_ahead_is_bounded_and_its_thread_ends(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from command_line import MUTOSCOPE, mutoscope, run
 from mutoscope import storage
 from mutoscope.app.doctor import examine, lines
-from mutoscope.app.report import dataset_lines
+from mutoscope.app.report import dataset_lines, describe
 from mutoscope.app.scope import Scope
 from mutoscope.cameras import SimulatedCamera
 
@@ -41,13 +41,15 @@ def test_info_tells_frames_gaps_and_times(dataset: Path) -> None:
 
 def test_info_as_json_is_what_storage_says(dataset: Path) -> None:
     done = mutoscope(dataset.parent, "info", str(dataset), "--json")
-    assert done.last_json == json.loads(json.dumps(storage.info(dataset)))
+    told = json.loads(json.dumps(storage.info(dataset)))
+    told["images"][0]["missed"] = None  # no ticks were stored
+    assert done.last_json == told
 
 
 def test_recover_says_what_it_did(dataset: Path) -> None:
     done = mutoscope(dataset.parent, "recover", dataset.name)
     assert done.code == 0, done.describe()
-    assert "nothing to repair" in done.stdout
+    assert done.stdout.endswith("nothing to repair\nthe image: 6 frames\n")
     done = mutoscope(dataset.parent, "recover", dataset.name, "--json")
     assert done.last_json["images"][0]["frames"] == 6
 
@@ -76,12 +78,12 @@ def test_each_run_of_a_resumed_data_set_has_its_ledger_and_all_have_their_totals
     lines = mutoscope(tmp_path, "info", "run.ome.zarr").stdout.splitlines()
     for number, words in ((1, "produced 1,200, stored 1,200"), (2, "produced 34, stored 34"), (3, "produced 5, stored 5")):
         assert words in lines[lines.index(f"ledger of run {number} of 3") + 1]
-    assert lines[-1].startswith("all 3 runs together: produced 1,239, stored 1,239, dropped ")
-    told = storage.info(tmp_path / "run.ome.zarr")
+    assert lines[-1].startswith("all 3 runs together: produced 1,239, stored 1,239, missed ")
+    told = describe(tmp_path / "run.ome.zarr")
     assert [len(told["earlier_runs"]), told["ledger"]["cameras"]["camera"]["produced"]] == [2, 5]
     said = dataset_lines({**told, "earlier_runs": [{"ledger": None}, *told["earlier_runs"][1:]]})
     assert said[said.index("ledger of run 1 of 3") + 1] == "  none: the run was cut off, or goes on"
-    assert said[-1].startswith("the 2 runs with a ledger together: produced 39, stored 39, dropped ")
+    assert said[-1].startswith("the 2 runs with a ledger together: produced 39, stored 39, missed ")
 
 
 @pytest.mark.parametrize("name", ["run.ome.zarr", "run.ome.tiff"])
@@ -100,10 +102,26 @@ def test_what_is_being_recorded_is_left_alone_with_one_sentence(tmp_path: Path, 
 def test_what_was_cut_off_is_said_to_be() -> None:
     image = {"camera": "camera", "segment": 1, "shape": [64, 8, 8], "dtype": "uint8", "frames": 2, "pixel_size_um": 0.11}
     image |= {"gaps": [[k, 1] for k in range(9)], "first_frame_id": 1, "last_frame_id": 99, "rate_hz": None, "duration_s": 0.0}
-    image |= {"first_utc_ns": 0, "last_utc_ns": 0}
+    image |= {"first_utc_ns": 0, "last_utc_ns": 0, "missed": 12}
     lines = "\n".join(dataset_lines({"path": "x", "frames": 2, "complete": False, "images": [image], "ledger": None}))
     for words in ("not closed", "camera.1", "and 4 more", "0.11 µm", "declared 64 frames", "from     unknown"):
         assert words in lines
+
+
+def test_doctor_tells_where_imagej_is_and_whether_it_has_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "ImageJ"
+    folder.mkdir()
+    (folder / "ij.jar").write_bytes(b"no jar")
+    monkeypatch.setenv("FIJI_HOME", str(folder))
+    report = examine(tmp_path)
+    first = report["imagej"][0]
+    assert (first["kind"], first["program"]) == ("imagej", str(folder / "ij.jar"))
+    assert "mutoscope fiji install" in first["plugin"] or "fiji/build.py" in first["plugin"]
+    assert any(str(folder / "ij.jar") in line for line in lines(report))
+    monkeypatch.setenv("FIJI_HOME", str(tmp_path))
+    report = examine(tmp_path)
+    assert "is no folder of Fiji or ImageJ" in report["imagej"][0]["plugin"]
+    assert not any("FIJI_HOME" in problem for problem in report["problems"]), "a scope runs without it"
 
 
 def test_doctor_finds_that_a_scope_can_run_here(tmp_path: Path) -> None:
@@ -143,6 +161,7 @@ def test_doctor_knows_every_extra() -> None:
         assert extra["command"].startswith("pip install "), name
         assert "mutoscope" not in extra["command"], "this package may not be on the index: it works from a checkout, too"
     assert extras["bench"]["command"] == "pip install pyzmq zarr"
+    assert extras["napari"]["command"] == "pip install bermuda napari 'pyside6-essentials<6.12'", "what is left out is said"
 
 
 def test_the_bench_of_the_bus_loses_no_command_and_its_last_line_is_json(tmp_path: Path) -> None:

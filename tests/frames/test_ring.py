@@ -25,6 +25,7 @@ from mutoscope.model.errors import (
     ScopeStateError,
 )
 from mutoscope.model.frame import PlaneIndex
+from polling import until
 
 SHAPE = (32, 48)
 
@@ -371,10 +372,7 @@ def test_closing_the_ring_ends_everyone(ring: FrameRing) -> None:
     ]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 5
-    while not (sleeper._waiting and writer._waiting):
-        assert time.monotonic() < deadline, "both wait when the ring is closed"
-        time.sleep(0.005)
+    until(lambda: sleeper._waiting and writer._waiting, "both wait when the ring is closed")
     ring.close()
     ring.close()
     for thread in threads:
@@ -505,10 +503,7 @@ def test_reader_and_writer_go_to_children_of_multiprocessing(ring: FrameRing) ->
         assert child.exitcode == 0
     reader.close()
     writer.close()
-    deadline = time.monotonic() + 5  # both ended without closing: the ring sees it by itself
-    while (ring.rows() or ring.statistics().producer_pid) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert ring.rows() == []
+    until(lambda: not (ring.rows() or ring.statistics().producer_pid), "the ring sees that both ended without closing")
     assert ring.head() == 50
     assert ring.writer().push(np.zeros(SHAPE, np.uint16)) == 51
 

@@ -21,6 +21,7 @@ from mutoscope.frames._segments import duplicate
 from mutoscope.frames.reader import FrameReader
 from mutoscope.frames.writer import FrameWriter
 from mutoscope.model.errors import ConfigError, FrameTimeoutError, PeerDiedError, RingClosedError, ScopeStateError
+from polling import until
 
 PROCESS = Path(__file__).with_name("ring_process.py")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -53,15 +54,6 @@ def line(child: subprocess.Popen[str], timeout_s: float = 20) -> str:
     assert child.stdout is not None
     assert _os.wait_readable([child.stdout.fileno()], timeout_s), "the process says nothing"
     return child.stdout.readline().strip()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def publish(writer: FrameWriter, count: int) -> None:
@@ -151,7 +143,7 @@ def test_dead_pool_members_frame_goes_to_another(ring: FrameRing, start: Start) 
     with member.next(10) as frame:
         assert frame.frame_id == 1
         member.commit(frame)
-    assert until(lambda: len(ring.rows()) == 1)
+    until(lambda: len(ring.rows()) == 1)
     assert ring.rows()[0].pending == 0
 
 
@@ -163,7 +155,7 @@ def test_dead_producer_with_a_slot_in_hand(ring: FrameRing, start: Start) -> Non
         with pytest.raises(ScopeStateError):
             ring.writer()
         producer.kill()
-        assert until(lambda: ring.statistics().producer_pid == 0)
+        until(lambda: ring.statistics().producer_pid == 0)
         with ring.writer() as writer:
             publish(writer, 3)
         for k in range(3):
@@ -188,7 +180,7 @@ def test_death_of_a_stand_alone_owner_ends_everyone_promptly(start: Start) -> No
         assert what == "RingClosedError"
         assert float(when) - killed < 2
 
-    assert until(lambda: ended(idle))
+    until(lambda: ended(idle))
     assert idle.closed
 
 
@@ -198,10 +190,10 @@ def test_waiting_producer_sees_its_owner_die(start: Start) -> None:
     keeper = attach_reader(address)
     writer = start("write", address)
     assert line(writer) == "ready"
-    assert until(lambda: keeper.lag == 8)
+    until(lambda: keeper.lag == 8)
     owner.kill()
     assert line(writer).startswith("RingClosedError")
-    assert until(lambda: ended(keeper))
+    until(lambda: ended(keeper))
 
 
 def ended(reader: FrameReader) -> bool:
@@ -227,8 +219,9 @@ def test_nothing_is_left_by_killed_processes(start: Start) -> None:
 
 
 FORGETFUL = """
-import contextlib, gc, os, subprocess, sys, time
+import contextlib, gc, os, subprocess, sys
 from mutoscope.frames import FrameRing
+from polling import until
 
 def watched():
     found = 0
@@ -248,10 +241,8 @@ if sys.argv[2] == "drop":
 before = watched()
 child.kill()
 child.wait()
-deadline = time.monotonic() + 20
-while sys.argv[2] == "drop" and watched() == before:  # the native thread sees the death, though nobody holds the ring
-    assert time.monotonic() < deadline
-    time.sleep(0.005)
+if sys.argv[2] == "drop":
+    until(lambda: watched() != before, "the native thread sees the death, though nobody holds the ring")
 print("end", flush=True)
 """
 
@@ -259,7 +250,12 @@ print("end", flush=True)
 @pytest.mark.parametrize("how", ["exit", "drop"])
 def test_ring_that_nobody_closes_does_no_harm(how: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORGETFUL, str(PROCESS), how], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", FORGETFUL, str(PROCESS), how],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROCESS.parents[1]), os.environ.get("PYTHONPATH", "")])},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 

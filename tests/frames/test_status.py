@@ -15,6 +15,7 @@ import pytest
 
 from mutoscope.frames.status import STATUS_COLUMNS, SUPERVISOR_COLUMNS, WORKER_COLUMNS, Status
 from mutoscope.model.errors import ClosedError, ConfigError
+from polling import until
 
 
 def attach(status: Status, row: int | None) -> Status:
@@ -159,15 +160,16 @@ def test_a_worker_counts_its_guard_beats_and_its_death_leaves_the_counts() -> No
         os.close(fds[0])
         os.close(lifeline)
         try:
-            row, end = status.row(0), time.monotonic() + 20
-            while row.frames < 1000:
-                assert time.monotonic() < end
-                assert child.poll() is None
-                time.sleep(0.002)
-            beats = set()
-            while len(beats) < 5:  # it beats on, although the status is closed there
-                assert time.monotonic() < end
+            row = status.row(0)
+            until(lambda: row.frames >= 1000 or child.poll() is not None)
+            assert child.poll() is None
+            beats = set[int]()
+
+            def beaten() -> bool:
                 beats.add(row.heartbeat_ns)
+                return len(beats) >= 5
+
+            until(beaten, "it beats on, although the status is closed there")
             assert abs(time.monotonic_ns() - max(beats)) < 20e9
         finally:
             child.kill()

@@ -22,6 +22,7 @@ from mutoscope.frames import _os
 from mutoscope.frames._columns import Columns
 from mutoscope.frames.table import Table, TableReader, TableWriter
 from mutoscope.model.errors import ClosedError, ConfigError, RingClosedError, ScopeStateError
+from polling import until
 
 sys.path.insert(0, str(Path(__file__).parent))
 from table_child import check, row, rows_of
@@ -73,13 +74,6 @@ def first_line(child: subprocess.Popen[str]) -> dict[str, Any]:
     assert child.stdout is not None
     answer: dict[str, Any] = json.loads(child.stdout.readline())
     return answer
-
-
-def until(condition: Callable[[], bool], deadline_s: float = 20.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "the deadline passed"
-        time.sleep(0.002)
 
 
 def sleeps(child: subprocess.Popen[str]) -> bool:

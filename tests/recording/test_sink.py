@@ -75,7 +75,7 @@ def test_an_existing_data_set_is_kept_and_the_frames_are_counted_as_lost(tmp_pat
         writer.append(np.ones((2, 2), "uint8"))
     found = run("exists", path)
     assert found["stored"] == 0
-    assert found["lost"] == found["seen"] == 12, "a failed sink does not disturb the run"
+    assert found["dropped"] == found["seen"] == 12, "a failed sink does not disturb the run"
     assert found["told"] == ["DatasetExistsError"]
     assert found["raised"].startswith("DatasetExistsError: ")
     with storage.open_reader(path) as reader:
@@ -141,7 +141,7 @@ def test_frames_that_do_not_fit(tmp_path, image, meta, sentence):
     sink.frameReady(np.zeros((3, 4), "uint16"), Event(t=0))
     sink.frameReady(image, Event(t=1), meta)
     sink.frameReady(np.zeros((3, 4), "uint16"), Event(t=2))
-    assert (sink.stored, sink.lost) == (1, 2)
+    assert (sink.stored, sink.dropped) == (1, 2)
     with pytest.raises(ConfigError, match=sentence):
         sink.close()
     sink.close()
@@ -157,7 +157,7 @@ def test_misuse_is_said(tmp_path):
     sink.frameReady(np.zeros((3, 4), "uint16"), Event(t=0))
     with pytest.raises(ScopeStateError, match="after the sink was closed"):
         sink.close()
-    assert sink.lost == 1
+    assert sink.dropped == 1
     with pytest.raises(ConfigError, match="wanted"):
         raise_inside(Sink(tmp_path / "other.ome.zarr"))
     assert issubclass(DatasetExistsError, ConfigError)

@@ -94,7 +94,7 @@ def main(task: str, path: str) -> dict[str, object]:
             errors = []
             sink = Sink(path, on_error=errors.append)
             core.mda.run(sequence("burst"), output=[sink, witness])
-            found = {"stored": sink.stored, "lost": sink.lost, "told": [type(error).__name__ for error in errors]}
+            found = {"stored": sink.stored, "dropped": sink.dropped, "told": [type(error).__name__ for error in errors]}
             found["seen"] = len(witness.frames)
             try:
                 sink.close()

@@ -8,31 +8,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import mutoscope as ms
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.runtime import Restart
+from polling import until
 
-Found = TypeVar("Found")
 PATIENT = Restart(limit=1000)
+PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
+"""Where a program finds this module, and those that it imports."""
 
 
 def camera(rate_hz: float = 300.0, shape: tuple[int, int] = (16, 24), **settings: Any) -> SimulatedCamera:
     """A small camera whose frames can be told from their ticks."""
     return SimulatedCamera(shape=shape, rate_hz=rate_hz, pattern="counter", **settings)
-
-
-def until(look: Callable[[], Found], timeout_s: float = 30.0, what: str = "") -> Found:
-    """Return the first true answer of `look`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or look}"
-        time.sleep(0.01)
-    return found
 
 
 def status_of(scope: ms.Scope, name: str) -> Any:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Idler, Looker, Misbehave, camera, kill, status_of, until
+from lab import PATHS, Idler, Looker, Misbehave, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope.bench.faults import left_behind, marked_processes
 from mutoscope.model.errors import CommandTimeoutError, PeerDiedError, ScopeStateError
 from mutoscope.runtime import Restart, processes
+from polling import until
 
 
 class SlowSetup(ms.Worker):
@@ -140,7 +144,7 @@ def test_a_start_that_takes_too_long_is_given_up() -> None:
 def test_ctrl_c_during_the_start_leaves_nothing(nothing_left: str) -> None:
     text = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {PATHS!r}
 import test_client, mutoscope as ms
 if __name__ == "__main__":
     print("starting", flush=True)
@@ -170,7 +174,7 @@ def test_a_supervisor_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.
 def test_a_program_that_forgets_to_stop_its_scope_ends_it_all_the_same(tmp_path: Path, nothing_left: str) -> None:
     text = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {PATHS!r}
 from lab import *
 if __name__ == "__main__":
     def forget():
@@ -239,3 +243,76 @@ def test_an_acquisition_waiting_in_a_thread_ends_with_the_scope(tmp_path: Path) 
     assert isinstance(result, ms.app.scope.AcquisitionResult)
     assert result.reasons == {"camera": "stopped"}
     assert result.stored == result.produced == {"camera": scope.ledger.stored}
+
+
+class Begin(ms.Command):
+    """Make the table."""
+
+
+class Tabler(ms.Worker):
+    """Has a table as soon as it is told to."""
+
+    @ms.handles(Begin)
+    def begin(self, command: Begin) -> None:
+        self.rows = self.table("late", dtype=[("n", "u8")])
+
+
+def _dup_without_end() -> Iterator[int]:
+    while True:
+        yield os.dup(0)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Open as many as this process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = max(map(int, os.listdir("/proc/self/fd"))) + 20
+    opened: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            opened.extend(_dup_without_end())
+        yield
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_program_that_may_open_no_more_files_keeps_its_scope(tmp_path: Path) -> None:
+    with ms.Scope(camera=camera(), workers=[Tabler], record=tmp_path / "run.ome.zarr") as scope:
+        scope.send(Begin())  # there is a line from now on
+        with no_more_files():
+            for attach in (
+                lambda: scope.reader("camera", policy="every"),
+                lambda: scope.reader("camera", policy="latest"),
+                lambda: scope.table_reader("late"),
+            ):
+                with pytest.raises(OSError, match="Too many open files"):
+                    attach()
+        scope.acquire(frames=10)
+        reader = scope.reader("camera", policy="every")  # nothing was held for it in vain
+        reader.close()
+        scope.table_reader("late").close()
+    assert scope.result is not None
+    assert scope.result.errors == []
+    assert scope.ledger.exact, scope.ledger.problems
+
+
+def test_descriptors_that_found_no_room_when_they_came_end_nothing(tmp_path: Path) -> None:
+    with (
+        ms.Scope(camera=camera(), workers=[Tabler], record=tmp_path / "run.ome.zarr") as scope,
+        ThreadPoolExecutor(1) as other,
+    ):
+        asked = other.submit(scope.table_reader, "late", timeout_s=60.0)
+        assert scope._client is not None
+        bus = scope._client.endpoint
+        until(lambda: bus.statistics().pending > 0)
+        with no_more_files():
+            scope.send(Begin())
+            with pytest.raises(OSError, match="Too many open files"):
+                asked.result(60)
+        assert scope.acquire(frames=10).stored == {"camera": 10}
+        scope.table_reader("late").close()
+    assert scope.result is not None
+    assert scope.result.errors == []

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab import Bystander, Idler, Look, Misbehave, Rogue, camera, status_of, until
+from lab import Bystander, Idler, Look, Misbehave, Rogue, camera, status_of
 
 import mutoscope as ms
 from mutoscope.model.errors import CameraError, PeerDiedError, RemoteError
 from mutoscope.runtime import Restart, control
+from polling import until
 
 
 class FailsInSetup(Idler):
@@ -36,6 +37,34 @@ class FailsInTeardown(Idler):
 class FailsInSafeState(Rogue):
     def safe_state(self) -> None:
         raise RuntimeError("the brake is broken")
+
+
+class FailsInFirstStep(ms.Worker):
+    """Fails in the first step of its first process."""
+
+    again = ""
+
+    def step(self) -> None:
+        if self._host is not None and self._host.incarnation == 1:
+            raise RuntimeError("too early")
+        Path(self.again).touch()
+        super().step()
+
+
+class Slow(ms.Worker):
+    """Is set up only when the other is there again."""
+
+    again = ""
+
+    def setup(self) -> None:
+        until(lambda: Path(self.again).exists())
+
+
+def test_who_fails_while_others_are_set_up_is_restarted_as_later(tmp_path: Path) -> None:
+    again = {"again": str(tmp_path / "again")}
+    workers = [ms.WorkerSettings(FailsInFirstStep, settings=again), ms.WorkerSettings(Slow, settings=again)]
+    with ms.Scope(workers=workers) as scope:
+        assert status_of(scope, "FailsInFirstStep").restarts == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import camera, status_of, until
+from lab import camera, status_of
 
 import mutoscope as ms
 from mutoscope import storage
@@ -18,6 +18,7 @@ from mutoscope.app.summary import RunSummary
 from mutoscope.bench.faults import check_data_set
 from mutoscope.model.errors import DatasetNotFoundError
 from mutoscope.runtime import Ledger
+from polling import until
 
 NOTICED_S = 15.0
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import EveryFrame, camera, kill, status_of, until
+from lab import EveryFrame, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.bench.faults import check_data_set
 from mutoscope.runtime import Restart
+from polling import until
 
 LATER = Restart(backoff_s=60.0, backoff_max_s=60.0)
 """Whoever dies is still to be started again when the scope ends."""

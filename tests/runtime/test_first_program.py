@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from lab import EveryFrame, Looker, back, camera, kill, status_of, until
+from lab import PATHS, EveryFrame, Looker, back, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.bench.faults import check_data_set, left_behind, marked_processes
+from polling import until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "spot_counter.py"
 
 PROGRAM = """
 import sys, time
-sys.path.insert(0, {here!r})
+sys.path[:0] = {paths!r}
 from lab import Looker, camera
 import mutoscope as ms
 if __name__ == "__main__":
@@ -63,7 +64,7 @@ def program(tmp_path: Path, body: str, *, outlive: bool = False) -> Iterator[tup
     """A real program with a scope: its process, the pids of supervisor and workers, the data set."""
     path = tmp_path / "run.ome.zarr"
     text = PROGRAM.format(
-        here=str(Path(__file__).parent),
+        paths=PATHS,
         path=str(path),
         outlive=outlive,
         body=textwrap.dedent(body).strip().replace("\n", "\n        "),

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Looker, camera, until
+from lab import Looker, camera
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.bench.faults import check_data_set
 from mutoscope.model.errors import DiskFullError
+from polling import until
 
 Mount = Callable[[int], Path]
 SHAPE = (64, 64)

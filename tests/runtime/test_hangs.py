@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import Bystander, EveryFrame, Looker, Misbehave, Misbehaving, Rogue, camera, kill, status_of, until
+from lab import Bystander, EveryFrame, Looker, Misbehave, Misbehaving, Rogue, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.bench.faults import check_data_set, left_behind, marked_processes
 from mutoscope.model.errors import PeerDiedError
 from mutoscope.runtime import Ledger, Restart, control
+from polling import until
 
 
 def test_a_stopped_worker_is_noticed_named_and_resumes(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_recorder_out_of_restarts_ends_the_run_in_order(tmp_path: Path) -> Non
         kill(scope, "recorder")
         with pytest.raises(PeerDiedError, match="recorder was killed by SIGKILL and is out of restarts"):
             scope.wait_acquisition(30.0)
-        scope.wait(30.0)
+        assert scope.wait(30.0)
     assert scope.result is not None
     assert scope.result.exit_reason == "recorder_lost"
     assert scope.ledger.exact, scope.ledger.problems
@@ -185,7 +186,7 @@ def test_a_worker_that_is_still_loading_ends_with_its_supervisor(tmp_path: Path,
         supervisor = json.loads((tmp_path / "run.mutoscope" / "scope.json").read_text())["supervisor_pid"]
         assert len(marked_processes(nothing_left)) >= 3
         os.kill(supervisor, signal.SIGKILL)
-        until(lambda: not marked_processes(nothing_left), 8.0, "the worker that loads is gone, too")
+        until(lambda: not marked_processes(nothing_left), "the worker that loads is gone, too")
     finally:
         thread.join()
     assert raised

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lab import PATIENT, EveryFrame, Looker, back, camera, kill, status_of, until
+from lab import PATIENT, EveryFrame, Looker, back, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.model import IdRanges
 from mutoscope.model.errors import ConfigError, DatasetNotFoundError
 from mutoscope.runtime import Ledger
+from polling import until
 
 
 def finished(scope: ms.Scope, path: Path | None = None) -> dict[str, Any]:
@@ -200,6 +203,39 @@ def test_frames_while_saving_is_off_are_ledgered(tmp_path: Path) -> None:
         assert reader.gaps() == [(off.first, off.count)]
 
 
+def test_a_recorder_knows_that_saving_is_off_before_frames_come(tmp_path: Path) -> None:
+    path = tmp_path / "run.ome.zarr"
+    with ms.Scope(camera=camera(400), record=path, reserve_bytes=0) as scope:
+        recorder = kill(scope, "recorder", signal.SIGSTOP)
+        told = threading.Thread(target=scope.set_state, kwargs={"saving": False})
+        began = time.monotonic()
+        told.start()
+        try:
+            until(lambda: not scope.state.saving)  # the supervisor has changed it
+            told.join(0.5)
+            assert told.is_alive() or time.monotonic() - began > 1.9  # the recorder cannot know yet
+        finally:
+            os.kill(recorder, signal.SIGCONT)
+        told.join(30.0)
+        assert not told.is_alive()
+        scope.acquire(frames=5)
+        assert scope.ledger.stored == 0
+        assert scope.ledger.dropped == {"saving_off": 5}
+    finished(scope, path)
+
+
+def test_a_recorder_that_does_not_respond_is_not_waited_for_longer_than_promised(tmp_path: Path) -> None:
+    with ms.Scope(camera=camera(400), record=tmp_path / "run.ome.zarr", reserve_bytes=0) as scope:
+        recorder, began = kill(scope, "recorder", signal.SIGSTOP), time.monotonic()
+        try:
+            scope.set_state(saving=False)
+            assert time.monotonic() - began > 1.9
+        finally:
+            os.kill(recorder, signal.SIGCONT)
+        scope.acquire(frames=5)
+        assert scope.ledger.dropped == {"saving_off": 5}
+
+
 def test_a_reader_that_is_closed_no_longer_counts(tmp_path: Path) -> None:
     with ms.Scope(camera=camera(400), ring_slots=24) as scope:
         reader = scope.reader(policy="every", on_full="block")
@@ -257,7 +293,7 @@ def test_exact_is_a_check() -> None:
         "policy": "every", "from_id": 1, "offered": 10, "offered_ids": [[1, 10]], "done": 7, "done_ids": [[1, 5], [9, 10]],
         "dropped": {"disk_full": {"count": 3, "ids": [[6, 8]]}}, "pending": 0,
     }  # fmt: skip
-    account = {"produced": 10, "first_id": 1, "last_id": 10, "camera_overrun": 0, "recorder": "recorder", "stored": 7}
+    account = {"produced": 10, "first_id": 1, "last_id": 10, "missed": 0, "recorder": "recorder", "stored": 7}
 
     def ledger(**changes: Any) -> Ledger:
         return Ledger({"cameras": {"camera": {**account, "consumers": {"recorder": {**recorder, **changes}}}}, "restarts": {}})
@@ -336,5 +372,5 @@ def test_missed_ticks_are_counted_beside_what_was_produced(tmp_path: Path) -> No
         ticks = reader.ticks.astype(int)
     missed = int(ticks[-1] - ticks[0] + 1 - len(ticks)) + int(ticks[0]) - 1
     assert missed > 20
-    assert account["camera_overrun"] == missed == scope.ledger.dropped["camera_overrun"]
+    assert account["missed"] == missed == scope.ledger.missed
     assert account["produced"] == account["stored"] == 100

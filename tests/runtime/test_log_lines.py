@@ -8,9 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from lab import Idler, camera, status_of, until
+from lab import Idler, camera, status_of
 
 import mutoscope as ms
+from polling import until
 
 UNDECODABLE = os.fsdecode(b"/tmp/caf\xe9.tif")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from lab import until
 
 import mutoscope as ms
 from mutoscope.model import IdRanges
 from mutoscope.runtime import Ledger
 from mutoscope.runtime.consumers import RANGES_KEPT, Account, shortened, span_of
+from polling import until
 
 SOURCE = {"source": ms.SourceSettings((4, 4), "uint8", rate_hz=1000.0)}
 TOLD = 10_000
@@ -85,7 +85,7 @@ def test_the_account_of_millions_of_losses_stays_small() -> None:
     told, kept = each.to_dict(span), each.to_dict(span, RANGES_KEPT)
     for document in (told, kept, shortened(kept)):
         document["done_ids"], document["done_ids_more"] = [], many
-        camera = {"first_id": 1, "last_id": 2 * many, "produced": 2 * many, "camera_overrun": 0, "recorder": None}
+        camera = {"first_id": 1, "last_id": 2 * many, "produced": 2 * many, "missed": 0, "recorder": None}
         ledger = Ledger({"cameras": {"camera": {**camera, "consumers": {"Sieve": document}}}, "restarts": {}})
         assert ledger.exact, ledger.problems
     assert len(msgspec.msgpack.encode(told)) < 1 << 18

@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import Idler, Looker, camera, until
+from lab import PATHS, Idler, Looker, camera
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.model._faults import VARIABLE
 from mutoscope.model.errors import ConfigError, PeerDiedError, UnknownCommandError
 from mutoscope.runtime import Restart
+from polling import until
 
 FRAMES = 12
 
@@ -91,7 +92,7 @@ from test_overwrite import WaitsInSetUp
 ms.Scope(camera=camera(), workers=[WaitsInSetUp], record={str(path)!r}, overwrite=True, reserve_bytes=0).start()
 """
     child = subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, stderr=subprocess.PIPE
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}, stderr=subprocess.PIPE
     )
     log = tmp_path / "run.mutoscope" / "scope.log.starting"
     until(lambda: log.exists() and "in setup" in log.read_text())
@@ -162,7 +163,7 @@ from lab import camera
 from test_overwrite import WaitsInSetUp
 ms.Scope(camera=camera(), workers=[WaitsInSetUp], record={str(path)!r}, overwrite=True, reserve_bytes=0).start()
 """
-    child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)})
     until(lambda: list(tmp_path.glob("run.replaced*.ome.zarr")))
     child.kill()
     child.wait()

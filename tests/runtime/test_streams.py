@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from lab import PATIENT, EveryFrame, Looker, back, camera, kill, status_of, until
+from lab import PATIENT, EveryFrame, Looker, back, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
@@ -23,6 +23,7 @@ from mutoscope.model import IdRanges
 from mutoscope.model.errors import CameraError, ConfigError
 from mutoscope.runtime import Ledger
 from mutoscope.runtime.acquisition import STOP_STREAM_S
+from polling import until
 
 
 class Diarist(Camera):
@@ -259,7 +260,7 @@ def test_resuming_continues_ids_and_ledger(tmp_path: Path) -> None:
         until(lambda: len(rows.latest(100)) == 40)
         assert rows.read()["frame_id"].tolist() == list(range(31, 71))
         os.kill(scope.supervisor_pid, signal.SIGKILL)
-        scope.wait(10.0)
+        assert scope.wait(10.0)
     with ms.Scope(camera=camera(), record=path, resume=True, reserve_bytes=0) as scope:
         scope.acquire(frames=10)
     ledger = scope.ledger

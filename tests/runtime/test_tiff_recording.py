@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from lab import Idler, camera, kill_recorder_twice, until
+from lab import Idler, camera, kill_recorder_twice
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.model.errors import ConfigError, DatasetExistsError, DiskFullError
+from polling import until
 
 SHAPE = (64, 64)
 
@@ -53,7 +54,7 @@ def test_every_frame_is_stored_once_though_the_recorder_is_killed_and_the_run_re
     with ms.Scope(camera=camera(200, shape=SHAPE), resume=True, **options) as scope:
         scope.acquire(frames=15)
         os.kill(scope.supervisor_pid, signal.SIGKILL)
-        scope.wait(10.0)
+        assert scope.wait(10.0)
     with ms.Scope(camera=camera(200, shape=SHAPE), resume=True, **options) as scope:
         scope.acquire(frames=5)
     account = scope.ledger.cameras["camera"]

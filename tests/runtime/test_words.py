@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import EveryFrame, Idler, Looker, Rogue, camera, kill, status_of, until
+from lab import PATHS, EveryFrame, Idler, Looker, Rogue, camera, kill, status_of
 
 import mutoscope as ms
 from mutoscope import storage
 from mutoscope.model.errors import ConfigError, RemoteError
 from mutoscope.runtime import Ledger, Restart
+from polling import until
 
 
 class Odd(Exception):
@@ -161,7 +162,7 @@ else:
 def test_too_few_open_files_are_said_in_one_sentence(limit: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FEW_FILES, str(limit), str(tmp_path / "run.ome.zarr")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -197,7 +198,7 @@ def test_a_plain_program_that_is_interrupted_leaves_one_traceback_and_its_summar
     child = subprocess.Popen(
         [sys.executable, "program.py", str(path), program],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

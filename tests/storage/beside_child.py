@@ -1,6 +1,7 @@
 """Saves labels and tables until a test ends it with SIGKILL.
 
 python beside_child.py DATASET (labels|tables) NAME [overwrite] [once] [race]
+python beside_child.py DATASET (labels|tables) NAME delete
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ def save(dataset: str, kind: str, name: str, number: int, overwrite: bool) -> No
 if __name__ == "__main__":
     _, path, kind, name, *rest = sys.argv
     os.write(1, b"ready\n")
+    if "delete" in rest:
+        (storage.delete_labels if kind == "labels" else storage.delete_table)(path, name)
+        sys.exit()
     if "race" in rest:
         sys.stdin.readline()
     for number in range(1, 2 if "once" in rest or "race" in rest else 1000):

@@ -1,6 +1,6 @@
 """A writer of OME-TIFF that a test ends with SIGKILL: prints one line for every frame that is acknowledged, after it is.
 
-python ome_tiff_child.py PATH (scenario|stream) COMPRESSION
+python ome_tiff_child.py PATH (scenario|stream|put_back) COMPRESSION
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
 from storage_oracles_frames import frame_of
 
 from mutoscope import storage
 from mutoscope.storage import FrameStreamWriter
+from mutoscope.storage.recording import CameraLayout, create_recording
 
 SHAPE = (24, 40)
 
@@ -49,5 +51,14 @@ def stream(path: str, compression: str) -> None:
             append(writer, 1)
 
 
+def put_back(path: str, compression: str) -> None:
+    """Begin a recording in place of what is there, and think better of it, as a scope does that fails to start."""
+    layout = CameraLayout(SHAPE, np.dtype("uint16"), compression=compression)
+    recording = create_recording(path, {"camera": layout}, overwrite=True, keep_replaced=True)
+    say("created")
+    recording.put_back()
+    say("done")
+
+
 if __name__ == "__main__":
-    {"scenario": scenario, "stream": stream}[sys.argv[2]](sys.argv[1], sys.argv[3])
+    {"scenario": scenario, "stream": stream, "put_back": put_back}[sys.argv[2]](sys.argv[1], sys.argv[3])

@@ -157,7 +157,7 @@ def test_a_stream_that_is_being_written_is_copied_as_far_as_it_is(tmp_path: Path
 
 
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
-@pytest.mark.parametrize("compression", ["none", "blosc-lz4", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "blosc-lz4", "blosc-zstd", "zstd"])
 def test_a_stack_gets_all_its_axes(tmp_path: Path, version: str, compression: str) -> None:
     stack = np.random.default_rng(1).poisson(200, (3, 4, 2, 10, 12)).astype("uint16")
     tifffile.imwrite(
@@ -268,7 +268,7 @@ def test_a_plates_field_tells_its_missing_planes(tmp_path: Path) -> None:
         for name in ("exp_B03_s1_w1.tif", "exp_B03_s1_w2.tif", "exp_B03_s2_w1.tif"):
             plate.save(frame_of(len(name), SHAPE), name)
     with pytest.raises(ConfigError, match="it is a plate, choose a field"):
-        storage.convert(tmp_path / "plate.ome.zarr", tmp_path / "a.ome.zarr")
+        storage.convert(tmp_path / "plate.ome.zarr", tmp_path / "a.ome.tiff")
     report = storage.convert(tmp_path / "plate.ome.zarr", tmp_path / "a.ome.zarr", image="B/03/1")
     assert "that 1 planes are missing: they are zeros in the copy" in report.not_kept
     report = storage.convert(tmp_path / "plate.ome.zarr", tmp_path / "b.ome.zarr", image="B/03/0")
@@ -381,6 +381,25 @@ def test_a_killed_replacement_leaves_the_old_or_the_new(tmp_path: Path, point: s
     assert_same_stream(old if point in ("convert.written", "create.beside") else new, target)
     storage.convert(new, target, overwrite=True)
     assert_same_stream(new, target)
+
+
+@pytest.mark.parametrize("point", ["tiff.overwrite.moved", "convert.marked", "convert.file_placed", "convert.placed"])
+def test_a_killed_replacement_of_an_ome_tiff_keeps_the_old_until_the_new_stands_there(tmp_path: Path, point: str) -> None:
+    old, new = record(tmp_path / "old.ome.zarr"), record(tmp_path / "new.ome.zarr", planes=True)
+    target, kept = tmp_path / "copy.ome.tiff", tmp_path / "copy.replaced.ome.tiff"
+    storage.convert(old, target)
+    point = point if point.startswith("tiff") else f"storage.{point}"
+    with child(new, target, "overwrite", kill_point=point) as process:
+        process.communicate(timeout=60)
+        assert process.returncode == -9
+    if point == "tiff.overwrite.moved":
+        storage.recover(target)
+        assert_same_stream(old, target)
+    else:
+        assert_same_stream(old, kept)
+    storage.convert(new, target, overwrite=True)
+    assert_same_stream(new, target)
+    assert kept.exists() == (point == "storage.convert.placed")  # the new one was whole then: what it replaced is the user's
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:

@@ -312,6 +312,42 @@ def test_killed_at_named_points(dataset: Path, kind: str, point: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["labels", "tables"])
+@pytest.mark.parametrize("point", ["document.written", "beside.unlisted", "beside.deleted"])
+def test_killed_while_it_deletes(dataset: Path, kind: str, point: str) -> None:
+    for name in ("kept1", "old1"):
+        with child(dataset, kind, name, "once") as process:
+            process.communicate(timeout=60)
+    with child(dataset, kind, "old1", "delete", kill_point=point) as process:
+        process.communicate(timeout=60)
+        assert process.returncode == -9
+    listed = storage.list_labels(dataset) if kind == "labels" else storage.list_tables(dataset)
+    assert listed == (["kept1", "old1"] if point == "document.written" else ["kept1"])
+    check(dataset, kind, ["kept1"])
+    with child(dataset, kind, "old1", "once", "overwrite") as process:
+        process.communicate(timeout=60)
+    check(dataset, kind, ["kept1", "old1"])
+    with child(dataset, kind, "old1", "delete") as process:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert not (dataset / kind / "old1").exists()
+    check(dataset, kind, ["kept1"])
+    assert not list(dataset.rglob("*-beside-*"))
+
+
+def test_labels_that_a_table_belongs_to_are_deleted_after_it(dataset: Path) -> None:
+    storage.save_labels(dataset, "cells", labels_of(1))
+    storage.save_table(dataset, "features", table_of(1), labels="cells")
+    with pytest.raises(ConfigError, match="belong to the table 'features': delete that first"):
+        storage.delete_labels(dataset, "cells")
+    for delete, name in ((storage.delete_table, "featurs"), (storage.delete_labels, "cell")):
+        with pytest.raises(DatasetNotFoundError, match=r"features|cells"):
+            delete(dataset, name)
+    storage.delete_table(dataset, "features")
+    storage.delete_labels(dataset, "cells")
+    assert storage.list_tables(dataset) == storage.list_labels(dataset) == []
+
+
+@pytest.mark.parametrize("kind", ["labels", "tables"])
 def test_killed_at_random_while_replacing(dataset: Path, kind: str) -> None:
     storage_of = {"labels": storage.load_labels, "tables": storage.load_table}[kind]
     chance = random.Random(7)

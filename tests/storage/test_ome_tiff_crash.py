@@ -184,3 +184,20 @@ def test_killed_while_it_replaces_a_data_set(tmp_path: Path, point: str) -> None
     code, output = run_child(path, "scenario", "none")
     assert code == 0
     assert check(path, acknowledged(output)) == acknowledged(output)
+
+
+@pytest.mark.parametrize("point", ["tiff.overwrite.aside:1", "tiff.overwrite.put_back:1", None])
+def test_killed_while_a_replaced_data_set_is_put_back(tmp_path: Path, point: str | None) -> None:
+    path = tmp_path / "run.ome.tiff"
+    assert run_child(path, "scenario", "none")[0] == 0
+    before = {position: check_frames(file_of(path, position)) for position in (0, 1)}
+    code, output = run_child(path, "put_back", "none", point=point) if point else run_child(path, "put_back", "none")
+    assert code == (-signal.SIGKILL if point else 0)
+    if point == "tiff.overwrite.aside:1":
+        with storage.open_reader(tmp_path / "run.replaced.ome.tiff") as reader:
+            assert len(reader) == sum(map(len, before.values()))
+        return
+    assert b"created" in output
+    storage.recover(path)
+    assert {position: check_frames(file_of(path, position)) for position in (0, 1)} == before
+    assert not list(tmp_path.glob("run.replaced*"))

@@ -13,6 +13,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import bioio_ome_tiff
 import numpy as np
 import pytest
 import tifffile
@@ -366,3 +367,16 @@ def test_any_shape_and_count(
             assert frame.tobytes() == frame_of(frame_id, shape, dtype).tobytes()
     assert not storage.recover(path).changed
     assert math.isnan(writer.statistics().append_max_us) == (counts[-1] == 0)
+
+
+@pytest.mark.filterwarnings("ignore:As of version 0.4.0")  # how bioio-ome-tiff calls ome-types
+@pytest.mark.parametrize("compression", ["none", "zlib", "zstd"])
+def test_bioio_reads_a_stream_while_it_grows_and_its_channels_once_it_is_closed(tmp_path: Path, compression: str) -> None:
+    path, frames = tmp_path / "run.ome.tiff", np.stack([frame_of(number, (24, 40)) for number in range(1, 7)])
+    with storage.open_writer(path, shape=(24, 40), dtype="uint16", compression=compression, pixel_size_um=0.11) as writer:
+        for number, frame in enumerate(frames):
+            writer.append(frame, index={"c": number % 2})
+        assert (bioio_ome_tiff.Reader(path).get_image_data("TYX") == frames).all()
+    reader = bioio_ome_tiff.Reader(path)
+    assert (reader.get_image_data("TCYX") == frames.reshape(3, 2, 24, 40)).all()
+    assert reader.physical_pixel_sizes.X == 0.11

@@ -15,6 +15,7 @@ from mutoscope import storage
 from mutoscope.model.errors import DatasetError
 from mutoscope.storage import _behind
 from mutoscope.storage._behind import AGE_S, MAX_WAITING, Behind
+from polling import until
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,10 +51,10 @@ def test_finished_shards_leave_the_page_cache(tmp_path: Path) -> None:
         shards = [tmp_path / "run.ome.zarr" / "0" / "c" / str(shard) / "0" / "0" for shard in range(3)]
         assert cached_bytes(shards[2]) >= 88 * image.nbytes  # the shard that is being written stays
         if forgets(tmp_path):
-            deadline = time.monotonic() + 60
-            while sum(map(cached_bytes, shards[:2])) > 0.05 * 512 * image.nbytes:
-                assert time.monotonic() < deadline, f"{[cached_bytes(shard) for shard in shards]} bytes are still cached"
-                time.sleep(0.05)
+            until(
+                lambda: sum(map(cached_bytes, shards[:2])) <= 0.05 * 512 * image.nbytes,
+                lambda: f"{[cached_bytes(shard) for shard in shards]} bytes are still cached",
+            )
     with storage.open_reader(tmp_path / "run.ome.zarr") as reader:
         assert len(reader) == 600
         for number in (0, 255, 256, 511, 512, 599):
@@ -67,10 +68,7 @@ def test_what_the_device_refuses_is_told_by_the_next_append(tmp_path: Path) -> N
         reading, writing = os.pipe()  # what cannot be brought to a device, as a device that fails
         os.close(reading)
         writer._behind.take(writing, 0, 4096)
-        deadline = time.monotonic() + 30
-        while writer._behind.error is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: writer._behind.error is not None)
         with pytest.raises(DatasetError, match="the device failed to store earlier frames"):
             writer.append(image)
 
@@ -98,10 +96,7 @@ def test_what_an_ome_tiff_holds_leaves_the_page_cache(tmp_path: Path) -> None:
         for number in range(600):
             writer.append(image + np.uint16(number))
         if forgets(tmp_path):
-            deadline = time.monotonic() + 60
-            while cached_bytes(path) > 120 * image.nbytes:
-                assert time.monotonic() < deadline, f"{cached_bytes(path):,} bytes are still cached"
-                time.sleep(0.05)
+            until(lambda: cached_bytes(path) <= 120 * image.nbytes, lambda: f"{cached_bytes(path):,} bytes are still cached")
         writer.append(image)
     with storage.open_reader(path) as reader:
         assert len(reader) == 601
@@ -116,10 +111,7 @@ def test_a_short_burst_stays_in_the_page_cache(tmp_path: Path) -> None:
     behind = Behind()
     began = time.monotonic()
     behind.take(os.open(path, os.O_RDWR), 0, 1 << 20)
-    deadline = began + 60
-    while behind._given or (forgotten and cached_bytes(path) > 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not behind._given and not (forgotten and cached_bytes(path) > 0))
     assert time.monotonic() - began >= AGE_S
     behind.close()
 
@@ -131,9 +123,6 @@ def test_not_more_than_so_many_descriptors_wait(tmp_path: Path, monkeypatch: pyt
     behind = Behind()
     for _ in range(MAX_WAITING + 40):
         behind.take(os.open(path, os.O_RDWR), 0, 1 << 16)
-    deadline = time.monotonic() + 60
-    while len(behind._given) > MAX_WAITING:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: len(behind._given) <= MAX_WAITING)
     assert len(behind._given) == MAX_WAITING
     behind.close()

@@ -22,7 +22,7 @@ from mutoscope import storage
 from mutoscope.model.errors import BackendUnavailableError, ClosedError, ConfigError, DatasetError, DiskFullError
 from mutoscope.storage import _codec, _layout, _shard, _small, publishing
 
-CODECS = ("blosc-lz4", "zstd")
+CODECS = ("blosc-lz4", "blosc-zstd", "zstd")
 ALL = tuple(READERS)
 
 
@@ -122,7 +122,7 @@ def test_frames_of_several_strips_and_a_shard_of_each(tmp_path: Path, codec: str
             writer.append(frame)
     inner = json.loads((path / "0/zarr.json").read_text())["codecs"][0]["configuration"]
     assert inner["chunk_shape"] == [1, 1000, 300]
-    assert [each["name"] for each in inner["codecs"]] == ["bytes", codec.removesuffix("-lz4")]
+    assert [each["name"] for each in inner["codecs"]] == ["bytes", codec.partition("-")[0]]
     assert sorted(entry.name for entry in (path / "0/c").iterdir()) == ["0", "1", "2"]
     assert (path / "0/c/1/0/0").stat().st_size < 20_000
     for read in READERS.values():

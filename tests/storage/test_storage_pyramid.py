@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from test_storage_full_disk import take_all
 from mutoscope import storage
 from mutoscope.model._faults import VARIABLE
 from mutoscope.model.errors import ConfigError, DiskFullError, ScopeStateError
+from polling import until
 
 FORMS = [("none", "0.5"), ("blosc-lz4", "0.5"), ("zstd", "0.4"), ("none", "0.4")]
 SHAPE = (301, 514)
@@ -72,6 +72,15 @@ def test_levels_are_the_means(tmp_path: Path, form: tuple[str, str], beside: boo
         assert "151 × 257" in report.summary()
     check(path, 9)
     assert storage.info(path)["images"][0]["levels"] == 3
+    with storage.open_reader(path) as reader:
+        assert reader.levels_of(0) == 3
+        for level, shape in ((1, (151, 257)), (2, (76, 129))):
+            stored = zarr.open_group(path, mode="r")[str(level)]
+            assert reader.shape_of(0, level) == shape
+            for number in range(9):
+                assert np.array_equal(reader.read(number, level=level), stored[number])
+            part = reader.read(-1, level=level, rows=slice(5, 60), columns=slice(7, 90))
+            assert np.array_equal(part, stored[8, 5:60, 7:90])
     scale, shift = (row["coordinateTransformations"] for row in listed(path)[2:]).__next__()
     assert (scale["scale"], shift["translation"]) == ([1.0, 2.0, 2.0], [0.0, 0.75, 0.75])
     assert not list(path.rglob("*.part"))
@@ -187,12 +196,23 @@ def test_it_is_built_while_the_stream_goes_on(tmp_path: Path) -> None:
     with storage.open_writer(path, shape=SHAPE, dtype="uint16", frames_per_shard=2, pyramid=True) as writer:
         for k in range(1, 8):
             assert writer.append(frame_of(k, SHAPE)).acknowledged
-        deadline = time.monotonic() + 60
-        while not (path / "2/c/2/0/0").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until((path / "2/c/2/0/0").exists)
         assert len(listed(path)) == 1
     check(path, 7)
+
+
+def test_a_size_that_is_not_stored_is_refused(tmp_path: Path) -> None:
+    for name in ("run.ome.zarr", "run.ome.tiff"):
+        with storage.open_writer(tmp_path / name, shape=SHAPE, dtype="uint16") as writer:
+            writer.append(frame_of(1, SHAPE))
+        with storage.open_reader(tmp_path / name) as reader:
+            assert (reader.levels, reader.levels_of(0)) == (1, 1)
+            assert np.array_equal(reader.read(0), frame_of(1, SHAPE))
+            assert np.array_equal(reader.read(0, rows=slice(3, 9), columns=slice(0, 4)), frame_of(1, SHAPE)[3:9, :4])
+            with pytest.raises(ConfigError, match="no level 1"):
+                reader.read(0, level=1)
+            with pytest.raises(ConfigError, match="does not lie inside"):
+                reader.read(0, rows=slice(0, SHAPE[0] + 1))
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bioio_ome_zarr
 import numpy as np
 import pytest
 import tensorstore
@@ -37,8 +38,14 @@ FRAMES = 6
 NPM = ("zarrita@0.7.5",)
 NGFF = ("ngff-zarr==0.50.0", "zarrista", "itkwasm", "wasmtime", "importlib-resources", "rich-argparse")
 """With what it imports and the tests' environment lacks; all that it declares would be 300 MB."""
+NGIO = (
+    *("ngio==1.1.3", "anndata>=0.12.5,<0.14", "polars", "polars-runtime-32", "pooch", "platformdirs", "h5py", "natsort"),
+    *("array-api-compat", "legacy-api-wrap", "session-info2", "scverse-misc", "filelock"),
+)
+"""The same for ngio."""
+NAPARI = ("napari-ome-zarr==0.10.0",)
 
-STREAMS = [(version, compression) for version in ("0.5", "0.4") for compression in ("none", "blosc-lz4", "zstd")]
+STREAMS = [(version, compression) for version in ("0.5", "0.4") for compression in ("none", "blosc-lz4", "blosc-zstd", "zstd")]
 PLATE = "plate 0.5"
 FORMS = [*(f"{version} {compression}" for version, compression in STREAMS), PLATE]
 
@@ -119,6 +126,10 @@ def _tensorstore(image: Image) -> Finding:
     return Finding(ids, _digests(opened(_level(image.path)), len(image.frames)))
 
 
+def _bioio(image: Image) -> Finding:
+    return Finding(frames=_digests(bioio_ome_zarr.Reader(str(image.path)).get_image_dask_data("TZCYX"), len(image.frames)))
+
+
 def _answers(done: subprocess.CompletedProcess[str], images: list[Image]) -> list[Finding]:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
@@ -163,14 +174,23 @@ def _zarrita(images: list[Image]) -> list[Finding]:
         script.unlink()
 
 
-def _ngff_zarr(images: list[Image]) -> list[Finding]:
-    folder = _installed(
-        "ngff-zarr-0.50.0-modules",
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", ".", *NGFF],
-    )
-    command = [sys.executable, HERE / "ngff_zarr_check.py", str(len(images[0].frames)), *(image.path for image in images)]
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    return _answers(subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120), images)
+def _apart(name: str, packages: tuple[str, ...], reader: str) -> Reader:
+    """Return a reader whose packages are installed in a folder of their own and used in a process of its own."""
+
+    def read(images: list[Image]) -> list[Finding]:
+        folder = _installed(name, [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", ".", *packages])
+        command = [
+            sys.executable,
+            HERE / "ome_zarr_check.py",
+            reader,
+            str(len(images[0].frames)),
+            *(image.path for image in images),
+        ]
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return _answers(done, images)
+
+    return read
 
 
 def _yaozarrs(image: Image) -> Finding:
@@ -192,11 +212,14 @@ PIXELS: dict[str, Reader] = {
     "zarrs": _each(_zarrs),
     "tensorstore": _each(_tensorstore),
     "zarrita.js": _zarrita,
-    "ngff-zarr": _ngff_zarr,
+    "ngff-zarr": _apart("ngff-zarr-0.50.0-modules", NGFF, "ngff_zarr"),
+    "ngio": _apart("ngio-1.1.3-modules", NGIO, "ngio"),
+    "napari-ome-zarr": _apart("napari-ome-zarr-0.10.0-modules", NAPARI, "napari_ome_zarr"),
+    "bioio-ome-zarr": _each(_bioio),
 }
 METADATA: dict[str, Reader] = {"yaozarrs": _each(_yaozarrs), "ome-zarr-models": _each(_ome_zarr_models)}
 READERS: dict[str, Reader] = PIXELS | METADATA
-UNTESTED = ("napari-ome-zarr", "bioio-ome-zarr", "QuPath", "Fiji (N5 plug-ins)")
+UNTESTED = ("QuPath", "Fiji (N5 plug-ins)")
 
 
 # ---------------------------------------------------------------------- what they read

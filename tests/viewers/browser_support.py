@@ -34,7 +34,7 @@ FLAGS = [
 
 LUTS = {
     name: np.frombuffer(bytes.fromhex(text), np.uint8).reshape(256, 3)
-    for name, text in json.loads((WEB / "src/image/luts.json").read_text())["luts"].items()
+    for name, text in json.loads((WEB.parent / "src/mutoscope/viewers/luts.json").read_text())["luts"].items()
 }
 
 

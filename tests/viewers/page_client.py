@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 SUBPROTOCOL = "mutoscope.page.1"
 DEADLINE_S = 30.0
 HEADER = struct.Struct("<4sHBBHHIQqqqQII4IIIIfdd4i")
-DTYPES = {1: "u1", 2: "<u2", 3: "<f4"}
+DTYPES = {1: "u1", 2: "<u2", 3: "<f4", 4: "u1"}
+COLOURS = 4
 
 
 class FrameMessage(NamedTuple):
@@ -54,10 +55,11 @@ def parse(data: bytes) -> FrameMessage:
     y0, x0, y1, x1, step, height, width, exposure, scale, offset, *plane = rest
     assert (magic, header, zero) == (b"MTF1", 128, 0)
     pixels = np.frombuffer(data, DTYPES[dtype], offset=header)
-    assert pixels.size == height * width
+    shape = (height, width, 3) if dtype == COLOURS else (height, width)
+    assert pixels.size == np.prod(shape)
     return FrameMessage(
         flags, stream, request, frame_id, mono, utc, sent, skipped, (fh, fw), (y0, x0, y1, x1), step, exposure, scale, offset,
-        tuple(plane), pixels.reshape(height, width),
+        tuple(plane), pixels.reshape(shape),
     )  # fmt: skip
 
 

@@ -8,11 +8,10 @@ import io
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import browser_support
 import numpy as np
@@ -23,22 +22,11 @@ from numpy.typing import NDArray
 
 import mutoscope as ms
 from mutoscope.bench.faults import left_behind, marked_run
-from mutoscope.model import Ellipse, Rectangle
+from mutoscope.model import Ellipse, Freehand, Rectangle
+from mutoscope.viewers.page.share import share
+from polling import until
 
-pytestmark = pytest.mark.xdist_group("page in a browser")  # one scope and one browser for all, in this order
-
-Found = TypeVar("Found")
 NAMES = list(page_lab.SHAPES)
-LOOK_S = 20.0
-
-
-def until(look: Callable[[], Found], what: str = "", timeout_s: float = LOOK_S) -> Found:
-    """Return the first true answer of `look`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or look}"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass
@@ -83,6 +71,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             for name in NAMES:
                 for _ in range(3):
                     lab.push(name)
+            scope.source(page_lab.PAIR).push(page_lab.known("words", 1))
             yield lab
     assert left_behind(mark, timeout_s=10.0) == []
 
@@ -151,7 +140,7 @@ def spot(page: Any, name: str, y: float, x: float) -> tuple[float, float]:
 def only(page: Any, name: str) -> None:
     """Show one camera alone."""
     page.click("#tab-image")
-    for other in [*NAMES, "camera"]:
+    for other in [*NAMES, page_lab.PAIR, "camera"]:
         page.get_by_role("checkbox", name=f"Show {other}").set_checked(other == name)
     page.get_by_role("button", name=name, exact=True).click()
 
@@ -205,6 +194,7 @@ def test_cameras_side_by_side_and_over_each_other(lab: Lab, page: Any) -> None:
     page.get_by_role("button", name="Over each other").click()
     page.get_by_role("checkbox", name="Show camera").uncheck()
     page.get_by_role("checkbox", name="Show reals").uncheck()
+    page.get_by_role("checkbox", name=f"Show {page_lab.PAIR}").uncheck()
     page.get_by_role("button", name="words", exact=True).click()
     keys(page, "1")
     height, width = page_lab.SHAPES["bytes"]
@@ -217,11 +207,42 @@ def test_cameras_side_by_side_and_over_each_other(lab: Lab, page: Any) -> None:
     for name, seen in both.items():
         image = lab.image(name)
         total += coloured(image[:height, :width], seen["lo"], seen["hi"], seen["gamma"], seen["lut"])
+    assert len({seen["lut"] for seen in both.values()}) == 2
     view, pane = both["words"]["view"], both["words"]["pane"]
     left = int(np.floor(pane["width"] / 2 - view["x"] + 0.5))
     top = int(np.floor(pane["height"] / 2 - view["y"] + 0.5))
     got = both["words"]["colours"][top : top + total.shape[0], left : left + total.shape[1]]
     np.testing.assert_array_equal(got, np.minimum(total, 255))
+    # The colours are of lying over each other: beside each other, and after a visit, all is as it was.
+    page.get_by_label("Gamma").fill("0.5")
+    keys(page, "o")
+    seen = shown(page, "words", lab.pushed["words"], lambda seen: seen["lut"] == "grays")
+    page.reload()
+    page.wait_for_function("window.mutoscope && document.querySelector('.link.open')")
+    seen = shown(page, "words", lab.pushed["words"], lambda now: now["gamma"] == seen["gamma"] == 2.0)
+    assert seen["lut"] == "grays"
+
+
+def test_cameras_that_are_alike_are_panned_and_zoomed_together(lab: Lab, page: Any) -> None:
+    for name, frame_id in ((page_lab.PAIR, 1), ("words", lab.pushed["words"]), ("bytes", lab.pushed["bytes"])):
+        shown(page, name, frame_id)
+    page.get_by_role("button", name="words", exact=True).click()
+
+    def views() -> tuple[dict[str, Any], ...]:
+        return tuple(look(page, name)["view"] for name in ("words", page_lab.PAIR, "bytes"))
+
+    before = views()
+    keys(page, "1", "ArrowRight")
+    words, pair, other = until(lambda: (now := views())[0]["zoom"] == 1 and now[0] == now[1] and now, "the same part")
+    assert words["x"] == before[0]["x"] + 40
+    assert other == before[2]
+    check_pixels(shown(page, page_lab.PAIR, 1, lambda seen: seen["view"] == words), page_lab.known("words", 1))
+    keys(page, "f")
+    until(lambda: (now := views())[0] == now[1] == before[0], "both fitted")
+    page.get_by_role("switch", name="Pan and zoom together").uncheck()
+    keys(page, "+")
+    words, pair, other = until(lambda: (now := views())[0] != before[0] and now, "one zoomed alone")
+    assert (pair, other) == before[1:]
 
 
 def test_contrast_is_each_clients_own(lab: Lab, page: Any) -> None:
@@ -316,14 +337,24 @@ def test_controls_are_done_in_the_scope(lab: Lab, page: Any) -> None:
     for name in NAMES:
         for _ in range(5):
             lab.push(name)
+    for frame_id in range(2, 7):
+        scope.source(page_lab.PAIR).push(page_lab.known("words", frame_id))
     until(lambda: page.get_by_role("button", name="Start", exact=True).is_enabled(), "the acquisition's end")
     page.get_by_label("Frames", exact=True).fill("")
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Start", exact=True).click()
     until(lambda: scope.state.acquiring, "acquiring")
+    vitals = page.locator(".vitals")
+    until(lambda: "recording" in vitals.inner_text(), "recording")
     page.get_by_role("button", name="Stop acquisition").click()
     until(lambda: not scope.state.acquiring, "no longer acquiring")
+    until(lambda: "idle" in (told := vitals.inner_text()) and "recorded" in told, "what was recorded")
 
+    fixed = page.get_by_label("bead sigma", exact=True)  # in pixels, as is said behind it
+    assert not fixed.is_visible()
+    page.get_by_text(re.compile(r"^\d+ fixed while the camera runs$")).click()
+    assert fixed.is_visible()
+    assert fixed.is_disabled()
     rate = page.get_by_label("rate", exact=True)
     rate.fill("40")
     rate.press("Enter")
@@ -357,14 +388,17 @@ def test_the_state_of_the_scope_is_shown(lab: Lab, page: Any) -> None:
         "dropped",
         "ring",
         "Free",
-        "no loss in 5 min",
+        "none missed or dropped since ",
     ):
         assert word in text
     produced = lab.pushed["words"]
     section = page.locator(".flow > section", has=page.locator("h2", has_text=re.compile("^words")))
     until(lambda: section.locator(".counts dd").first.text_content() == str(produced), "the number of frames")
     page.click("#tab-log")
-    until(lambda: page.get_by_label("Lines of the log").locator("li").count() > 0, "lines of the log")
+    lines = page.get_by_label("Lines of the log").locator("li")
+    until(lambda: lines.count() > 0, "lines of the log")
+    # What a dying process said last has many lines.
+    assert lines.first.evaluate("line => getComputedStyle(line).whiteSpaceCollapse") == "preserve"
 
 
 # ------------------------------------------------------------------------------------------------------------ ROIs, tables
@@ -394,10 +428,20 @@ def test_rois_by_mouse_and_keys_reach_the_scope(lab: Lab, page: Any) -> None:
     geometry = rectangle.roi.geometry
     assert isinstance(geometry, Rectangle)
     assert (geometry.center, geometry.height, geometry.width) == ((39.5, 59.5), 40.0, 60.0)
+    assert rectangle.roi.name == "ROI 1"
     # Its left side is drawn where pixel 30 begins.
     x, y = spot(page, "words", 45.0, 29.5)
     until(lambda: overlay_at(page, x, y)[3] > 200, "the left side")
     assert overlay_at(page, x + 12, y)[3] == 0
+    # Selected it is white; one that has no colour of its own is yellow.
+    until(lambda: min(overlay_at(page, x, y)[:3]) > 150, "white")
+
+    def yellow() -> bool:
+        red, green, blue, _ = overlay_at(page, x, y)
+        return min(red, green) > 150 > blue + 30
+
+    keys(page, "Escape")
+    until(yellow, "in the colour of ROIs")
 
     moved = draw("v", (40.0, 60.0), (50.0, 65.0))
     assert moved.roi.id == rectangle.roi.id
@@ -416,11 +460,23 @@ def test_rois_by_mouse_and_keys_reach_the_scope(lab: Lab, page: Any) -> None:
     ellipse = draw("e", (9.5, 99.5), (29.5, 139.5))
     assert isinstance(ellipse.roi.geometry, Ellipse)
     assert (ellipse.roi.geometry.height, ellipse.roi.geometry.width) == (20.0, 40.0)
+    assert ellipse.roi.name == "ROI 1"  # the name is free again
     line = draw("l", (100.0, 10.0), (110.0, 50.0))
     assert line.roi.geometry.start == pytest.approx((100, 10), abs=0.3)
     assert line.roi.geometry.end == pytest.approx((110, 50), abs=0.3)
     point = draw("p", (75.0, 20.0))
     assert point.roi.geometry.points[0] == pytest.approx((75, 20), abs=0.3)
+
+    path = [(80.0, 130.0), (84.0, 150.0), (110.0, 152.0), (112.0, 132.0)]
+    freehand = draw("h", *path)
+    geometry = freehand.roi.geometry
+    assert isinstance(geometry, Freehand)
+    assert geometry.closed
+    vertices = np.asarray(geometry.vertices)
+    assert vertices[0] == pytest.approx(path[0], abs=0.3)
+    for corner in path:  # each place that the hand passed is on the outline, within what a hand can see
+        assert np.linalg.norm(vertices - corner, axis=1).min() < 1.0
+    page.get_by_role("button", name=f"Remove ROI {freehand.roi.name}").click()
 
     before = len(heard)
     keys(page, "g")
@@ -440,6 +496,28 @@ def test_rois_by_mouse_and_keys_reach_the_scope(lab: Lab, page: Any) -> None:
     keys(page, "t")
 
 
+def test_rois_of_one_id_on_two_images_are_two(lab: Lab, page: Any) -> None:
+    removed: list[Any] = []
+    lab.scope.subscribe(ms.RoiRemoved, removed.append)
+    for image in ("words", "bytes"):
+        lab.scope.request(page_lab.Mark(image=image, roi_id="twin"), timeout_s=10.0)
+    page.click("#tab-rois")
+    twins = page.locator(".rois li", has=page.get_by_label("Name of ROI twin"))
+    until(lambda: twins.count() == 2, "both in the list")
+    titles = [twins.nth(number).get_by_role("button").first.get_attribute("title") for number in range(2)]
+    assert sorted(titles) == ["Rectangle on bytes", "Rectangle on words"]
+    take_control(page)
+    twins.nth(titles.index("Rectangle on words")).get_by_role("button", name="Remove ROI twin").click()
+    until(lambda: twins.count() == 1, "one in the list")
+    until(
+        lambda: [(event.image, event.roi_id) for event in removed if event.roi_id == "twin"] == [("words", "twin")],
+        "the removal",
+    )
+    only(page, "bytes")
+    shown(page, "bytes", lab.pushed["bytes"])
+    until(lambda: overlay_at(page, *spot(page, "bytes", 40.0, 45.0))[3] > 200, "the left side of the other one")
+
+
 def overlay_at(page: Any, x: float, y: float) -> list[int]:
     """RGBA of the vectors over the image at a place of the page, the strongest of its 3 x 3 pixels."""
     script = """([x, y]) => {
@@ -455,16 +533,63 @@ def overlay_at(page: Any, x: float, y: float) -> list[int]:
 def test_tracks_are_drawn_where_the_table_says(lab: Lab, page: Any) -> None:
     only(page, "words")
     shown(page, "words", lab.pushed["words"])
-    page.get_by_role("switch", name="tracks").check()
+    assert page.get_by_role("switch", name="tracks").is_checked()  # as the scope's author wants it
     (y, x), (before_y, before_x) = page_lab.TRACKS[7][2], page_lab.TRACKS[7][1]
     ring = spot(page, "words", y, x)
-    until(lambda: overlay_at(page, ring[0] - 6, ring[1])[3] > 200, "the ring of bead 7")
-    assert overlay_at(page, ring[0] + 6, ring[1])[3] > 200
+    until(lambda: overlay_at(page, ring[0] - 9, ring[1])[3] > 200, "the ring of bead 7")
+    assert overlay_at(page, ring[0] + 9, ring[1])[3] > 200
     middle = spot(page, "words", (y + before_y) / 2, (x + before_x) / 2)
     assert overlay_at(page, *middle)[3] > 200
     assert overlay_at(page, *spot(page, "words", 100.0, 20.0))[3] == 0
     page.get_by_role("switch", name="tails").uncheck()
     until(lambda: overlay_at(page, *middle)[3] == 0, "no tail")
+
+
+def test_a_table_is_drawn_over_the_camera_that_its_worker_reads(lab: Lab, page: Any) -> None:
+    lab.scope.start_acquisition(frames=3, cameras=["camera"])
+    assert lab.scope.wait_acquisition(timeout_s=60.0)
+    page.get_by_role("switch", name="watched").check()
+    until(lambda: look(page, "camera"), "a frame of the camera")
+    ring = spot(page, "camera", *page_lab.WATCHED)
+    until(lambda: overlay_at(page, ring[0] - 9, ring[1])[3] > 200, "the ring")
+    elsewhere = spot(page, "words", *page_lab.WATCHED)
+    assert overlay_at(page, elsewhere[0] - 9, elsewhere[1])[3] == 0
+    # When its rows were made is known from the camera's rate, and still known when somebody looks again.
+    page.click("#tab-plots")
+    page.get_by_role("button", name="Add a plot").click()
+    page.get_by_label("Table", exact=True).select_option("watched")
+    rows = page.locator(".plot-section .row .number")
+    until(lambda: re.fullmatch(r"[1-9]\d* rows", rows.inner_text()), "rows at their times")
+    told = rows.inner_text()
+    page.click("#tab-log")
+    page.click("#tab-plots")
+    until(lambda: rows.inner_text() == told, "the same rows")
+
+
+def test_of_a_frame_before_all_rows_of_a_table_this_is_said(lab: Lab, page: Any) -> None:
+    only(page, "words")
+    shown(page, "words", lab.pushed["words"])
+    page.get_by_role("switch", name="late").check()
+    hint = page.get_by_text("Its rows begin after this frame")
+    slider = page.get_by_role("slider", name="Frame", exact=True)
+    for frame_id, told in ((2, True), (3, False)):
+        slider.fill(str(frame_id))
+        shown(page, "words", frame_id)
+        until(lambda told=told: hint.is_visible() == told, f"the hint at frame {frame_id}")
+
+
+def test_who_only_looks_is_offered_nothing_that_draws(lab: Lab) -> None:
+    base = (lab.scope.page_url or "").partition("?")[0]
+    viewer = lab.browser.new_page()
+    viewer.goto(share(base.rstrip("/").rpartition(":")[2], 600.0))
+    viewer.locator(".lease-mark").wait_for()
+    assert viewer.locator(".lease-mark").inner_text() == "view only"
+    tools = viewer.get_by_role("toolbar", name="Tools")
+    assert tools.get_by_role("button", name="Pan and select").is_visible()
+    assert tools.get_by_role("button", name="Rectangle").count() == 0
+    viewer.keyboard.press("r")
+    assert tools.get_by_role("button", name="Pan and select").get_attribute("aria-pressed") == "true"
+    viewer.close()
 
 
 def test_plots_and_csv_of_a_table(lab: Lab, page: Any) -> None:
@@ -513,7 +638,8 @@ def test_picture_is_saved_as_seen(lab: Lab, page: Any, tmp_path: Path) -> None:
     import imageio.v3 as imageio
 
     only(page, "bytes")
-    page.get_by_role("switch", name="Scale bar").uncheck()
+    for over in ("Scale bar", "ROIs", "tracks"):
+        page.get_by_role("switch", name=over).uncheck()
     seen = shown(page, "bytes", lab.pushed["bytes"])
     with page.expect_download() as download:
         keys(page, "s")
@@ -556,6 +682,23 @@ def test_keys_are_told_and_work(lab: Lab, page: Any) -> None:
     page.locator("#tab-image").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#tab-scope").get_attribute("aria-selected") == "true"
+    # They work beside a slider and a list that were used with the mouse, too.
+    only(page, "words")
+    page.get_by_label("Gamma").focus()
+    page.keyboard.press("1")
+    until(lambda: look(page, "words")["view"]["zoom"] == 1, "one pixel to one")
+    page.keyboard.press(" ")
+    page.get_by_role("button", name="Go on live").wait_for()
+    colours = page.get_by_label("Colours")
+    colours.dispatch_event("pointerdown")
+    colours.select_option("viridis")
+    page.keyboard.press("f")
+    until(lambda: look(page, "words")["view"]["zoom"] != 1, "fitted")
+    assert colours.input_value() == "viridis"
+    # Who chooses with the keyboard stays there.
+    colours.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
 
 
 AXE = """async () => (await axe.run()).violations.map(({ id, impact, nodes }) => (
@@ -572,16 +715,59 @@ def test_no_serious_finding_of_axe(lab: Lab, page: Any, size: tuple[int, int]) -
         findings = page.evaluate(AXE)
         serious = [finding for finding in findings if finding["impact"] in ("serious", "critical")]
         assert serious == [], tab
+
+
+BEYOND = """width => [...document.querySelectorAll('.topbar *, .timeline *, .statusline *, .tabs *, .panel button')]
+    .filter((each) => each.getClientRects().length && each.getBoundingClientRect().right > width + 0.5)
+    .map((each) => each.outerHTML)"""
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (768, 1024), (420, 900)])
+def test_everything_fits(lab: Lab, page: Any, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for role in ("tab", "switch", "button"):
+        page.get_by_role(role).first.wait_for()
+    for tab in ("image", "scope", "control", "rois", "plots", "log"):
+        page.click(f"#tab-{tab}")
         wide, high = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
         assert (wide, high) == size, f"{tab} does not fit"
+        beyond = page.evaluate(BEYOND, size[0])
+        assert beyond == [], tab
+
+
+def test_the_next_recording_goes_to_the_folder_that_is_typed(lab: Lab, page: Any) -> None:
+    page.click("#tab-control")
+    folder = page.get_by_label("Folder", exact=True)
+    there = page.get_by_role("button", name="Record there")
+    folder.fill("..")
+    there.click()
+    page.get_by_text("the folder of a recording is one below").first.wait_for()
+    folder.fill("evening/dish 1")
+    there.click()
+    page.wait_for_function("() => document.querySelector('.path').title.endsWith('/evening/dish 1/run.ome.zarr')")
+    dataset = lab.scope.state.dataset
+    assert dataset is not None
+    assert dataset.folder == "evening/dish 1"
+    assert Path(dataset.path).is_dir()
+    assert there.is_disabled()
 
 
 def test_stopping_asks_first_and_ends_the_scope(lab: Lab, page: Any) -> None:
     page.click("#tab-control")
     page.get_by_role("button", name="Stop the scope").click()
     page.get_by_role("dialog").get_by_role("button", name="Go on").click()
-    assert not lab.scope.wait(timeout_s=0.2)
+    page.get_by_role("switch", name="Record frames").click()  # a later command of the same connection
+    until(lambda: not lab.scope.state.saving, "saving off")
+    assert lab.scope.folder is not None
+    assert '"scope.stop"' not in (lab.scope.folder / "audit.jsonl").read_text(encoding="utf-8")
     page.get_by_role("button", name="Stop the scope").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
     assert lab.scope.wait(timeout_s=20.0)
     page.wait_for_function("() => /the scope has ended/.test(document.querySelector('.link').textContent)")
+    # The path is one word for a shell, though a folder has a space in its name.
+    assert re.search(r"mutoscope view browser '?/.*/run\.ome\.zarr'?$", page.locator(".notice.ended").inner_text())
+    assert page.locator(".notice.ended code").inner_text().count("'") in (0, 2)
+    assert page.locator(".when").text_content() == "ended"
+    assert page.locator(".vitals").get_by_text("acquiring").count() == 0
+    assert page.locator(".lease-mark").count() == 0
+    assert "The run has ended" in page.get_by_role("tabpanel").inner_text()

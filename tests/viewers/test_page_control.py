@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import pytest
 from page_client import Refused, connect, split
 
 import mutoscope as ms
+from mutoscope.bus.payload import MAX_PAYLOAD_BYTES
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.model import Points, Roi
 from mutoscope.runtime import RoiChanged, RoiList, RoiRemoved
@@ -43,6 +45,10 @@ class AddRoi(ms.Command):
     roi_id: str
 
 
+class Much(ms.Command):
+    pass
+
+
 class Answerer(ms.Worker):
     """Answers, and tells in a table what it heard of ROIs."""
 
@@ -66,6 +72,10 @@ class Answerer(ms.Worker):
     def everywhere(self, command: Everywhere) -> Any:
         return list(self.heard)
 
+    @ms.handles(Much, page=True)
+    def much(self, command: Much) -> bytes:
+        return bytes(MAX_PAYLOAD_BYTES - 20)
+
     @ms.handles(NotForPages)
     def not_for_pages(self, command: NotForPages) -> None:
         pass
@@ -76,12 +86,23 @@ class Answerer(ms.Worker):
         self.beads.append((1000, 1.5, 2.5, 3, b"new"))
 
 
+class Contrary(ms.Worker):
+    """Fails where others answer."""
+
+    @ms.handles(Everywhere, delivery="broadcast", page=True)
+    def everywhere(self, command: Everywhere) -> Any:
+        raise ValueError("not with me")
+
+
 @pytest.fixture(scope="module")
 def scope(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("control")
     camera = SimulatedCamera(shape=(16, 24), rate_hz=200)
     with ms.Scope(
-        camera=camera, workers=[Answerer], record=folder / "run.ome.zarr", page=ms.PageSettings(lease_s=2.0, display=SHOWN)
+        camera=camera,
+        workers=[Answerer, Contrary],
+        record=folder / "run.ome.zarr",
+        page=ms.PageSettings(lease_s=2.0, display=SHOWN),
     ) as running:
         yield running
 
@@ -110,7 +131,7 @@ def test_hello_says_what_there_is(url: str):
             overlay = {"y": "y", "x": "x", "frame_id": "frame_id", "id": "bead", "stream": "camera"}
             assert hello["tables"][0]["overlay"] == overlay
             commands = {each["name"]: each for each in hello["commands"]}
-            assert set(commands) == {"test.SetThreshold", "Everywhere", "AddRoi"}
+            assert set(commands) == {"test.SetThreshold", "Everywhere", "AddRoi", "Much"}
             command = commands["test.SetThreshold"]
             assert (command["title"], command["doc"]) == ("SetThreshold", "Count what is brighter.")
             value, mode, z_um, ids = command["fields"]
@@ -120,7 +141,7 @@ def test_hello_says_what_there_is(url: str):
             assert (ids["type"], ids["items"]["type"]) == ("list", "int")
             assert commands["Everywhere"]["broadcast"]
             state = await page.message("state")
-            assert {worker["name"] for worker in state["workers"]} == {"camera", "recorder", "page", "Answerer"}
+            assert {worker["name"] for worker in state["workers"]} == {"camera", "recorder", "page", "Answerer", "Contrary"}
 
     asyncio.run(look())
 
@@ -170,6 +191,9 @@ def test_commands_are_carried_out_answered_and_in_the_audit(url: str, scope: ms.
                 assert refused.value.code == "unknown"
             answers = await page.ask("command", command="Everywhere")
             assert answers["Answerer"]["ok"]
+            wrong = answers["Contrary"]["error"]
+            assert (wrong["code"], wrong["kind"], wrong["message"]) == ("failed", "ValueError", "not with me")
+            assert 'raise ValueError("not with me")' in wrong["traceback"]
 
     asyncio.run(look())
     entries = [entry for entry in audit_of(scope) if entry["command"] == "test.SetThreshold"]
@@ -177,6 +201,17 @@ def test_commands_are_carried_out_answered_and_in_the_audit(url: str, scope: ms.
     assert all(entry["who"].startswith("page: c") and "Ada (control, 127.0.0.1)" in entry["who"] for entry in entries)
     assert [entry["result"].partition(":")[0] for entry in entries][:2] == ["ok", "ValueError"]
     assert entries[0]["payload"]["ids"] == [1, 2]
+
+
+def test_an_answer_that_is_too_large_for_the_page_costs_no_worker(url: str, scope: ms.Scope):
+    async def look() -> None:
+        async with connect(url) as page:
+            await page.ask("lease", take=True)
+            with pytest.raises(Refused, match=f"at most {MAX_PAYLOAD_BYTES:,} go in one message"):
+                await page.ask("command", command="Much")
+
+    asyncio.run(look())
+    assert {status.name: status.restarts for status in scope.status() if status.restarts} == {}
 
 
 def test_acquisition_saving_and_settings(url: str, scope: ms.Scope):
@@ -251,6 +286,28 @@ def test_rois_reach_workers_and_everyone_who_looks(url: str, scope: ms.Scope):
     assert [entry for entry in audit_of(scope) if entry["command"] == "scope.change_roi"]
 
 
+def test_many_changes_of_rois_at_once_leave_few_lists(url: str):
+    count = 30
+
+    async def look() -> None:
+        async with connect(url) as page:
+            await page.ask("lease", take=True)
+            before = (await page.ask("command", command="Everywhere"))["Answerer"]["value"]
+            connection = page.socket.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # they go in one piece
+            for number in range(count):
+                roi = {"id": "moved", "geometry": {"type": "points", "points": [[1.0, float(number)]]}}
+                await page.send("put_roi", id=10_000 + number, stream="camera", roi=roi)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            await page.message("reply", lambda each: each["id"] == 10_000 + count - 1)
+            await page.ask("ping")
+            heard = (await page.ask("command", command="Everywhere"))["Answerer"]["value"][len(before) :]
+            assert sum("moved by" in each for each in heard) == count
+            assert 1 <= sum("ROIs" in each for each in heard) <= count / 4, heard
+
+    asyncio.run(look())
+
+
 def test_tables_come_as_columns_and_go_on(url: str):
     async def look() -> None:
         async with connect(url) as page:
@@ -298,10 +355,11 @@ def test_a_client_may_end_the_scope(tmp_path: Path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Display(z="pile"), "z of a Display is 'layer', 'stack', 'window' or None"),
+        (lambda: Display(z="pile"), "z of a Display is 'layer', 'stack', 'window'"),
         (lambda: Display(contrast=(5, 5)), "low below high"),
         (lambda: Display(contrast="high"), "'auto' or two numbers"),
         (lambda: Display(gamma=0), "gamma of a Display must be more than 0"),
+        (lambda: Display(overlays=3), "overlays of a Display is a list of names, not 3"),
         (lambda: ms.PageSettings(port=70000), "65535 or less"),
         (lambda: ms.PageSettings(port=-1), "0 or more"),
         (lambda: ms.PageSettings(public_url="lab"), "a public URL is an address"),

@@ -12,8 +12,6 @@ import pytest
 from browser_support import LUTS, coloured, index_of, places
 from numpy.typing import NDArray
 
-pytestmark = pytest.mark.xdist_group("page in a browser")
-
 KINDS = {"uint8": "u1", "uint16": "u2", "float32": "f4"}
 PANE = (0, 0, 301, 203)
 

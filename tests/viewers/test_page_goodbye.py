@@ -44,8 +44,9 @@ def test_a_client_has_all_that_was_queued_before_it_counts_as_sent() -> None:
                 client.say(bytearray(PIECE))
             client.say({"type": "ended"})
             sent = asyncio.ensure_future(client.sent())
-            done, _ = await asyncio.wait([sent], timeout=0.3)  # nobody reads: the buffers are full, and most of it waits
-            assert not done
+            while client.sending_since is None:  # until the buffers are full: nobody reads, and most of it waits
+                await asyncio.sleep(0)
+            assert not sent.done()
             for _ in range(PIECES):
                 assert len((await asyncio.wait_for(page.receive(), 30)).data) == len(PIECE)
             assert (await asyncio.wait_for(page.receive(), 30)).data == '{"type":"ended"}'

@@ -96,6 +96,14 @@ def test_a_histogram_leaves_out_what_is_not_finite():
     assert pixels.histogram(np.full((2, 2), math.nan)) is None
 
 
+def test_a_histogram_of_values_that_are_further_apart_than_the_largest_number():
+    array = np.array([[-1.7e308, 0.0], [1.7e308, 1.7e308]])
+    found = pixels.histogram(array)
+    assert found is not None
+    assert (found.low, found.high) == (-1.7e308, 1.7e308)
+    assert (found.counts[0], found.counts[128], found.counts[255], sum(found.counts)) == (1, 1, 2, 4)
+
+
 def test_a_flat_image_has_limits_that_differ():
     found = pixels.histogram(np.full((4, 4), 7, np.uint16))
     assert found is not None
@@ -107,3 +115,9 @@ def test_exact_values():
     array = np.array([[2**63 - 1, -5]], dtype=np.int64)
     assert pixels.exact_value(array, 0, 0) == {"text": "9223372036854775807", "number": float(2**63 - 1)}
     assert pixels.exact_value(np.array([[math.nan]]), 0, 0) == {"text": "nan", "number": None}
+
+
+@pytest.mark.parametrize(("exposure_ms", "sent"), [(1e300, math.nan), (-1e300, math.nan), (math.inf, math.inf), (3e38, 3e38)])
+def test_an_exposure_that_no_f4_holds_is_not_known(exposure_ms: float, sent: float):
+    message = pixels.encode_frame(np.zeros((2, 3), np.uint8), pixels.Stamp(1, exposure_ms=exposure_ms), pixels.WHOLE, stream=0)
+    assert parse(bytes(message)).exposure_ms == pytest.approx(sent, nan_ok=True)

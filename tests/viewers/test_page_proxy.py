@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from page_client import SUBPROTOCOL, PageClient, connect, split
 
 import mutoscope as ms
 from mutoscope.cameras import SimulatedCamera
+from polling import until
 
 NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
@@ -61,15 +61,13 @@ def nginx(folder: Path, port: int, page: int, strip: str) -> Iterator[ssl.SSLCon
     config.write_text(NGINX.format(folder=folder, port=port, page=page, strip=strip), encoding="utf-8")
     with subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, "nginx has ended"
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+
+            def answers() -> bool:
+                assert process.poll() is None, "nginx has ended"
+                with socket.socket() as sock:
+                    return sock.connect_ex(("127.0.0.1", port)) == 0
+
+            until(answers, "nginx answers")
             yield ssl.create_default_context(cafile=str(folder / "cert.pem"))
         finally:
             process.terminate()

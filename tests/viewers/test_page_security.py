@@ -19,8 +19,11 @@ import mutoscope as ms
 from mutoscope.bench.page_fuzz import CUT_OFF, POINT, fuzz
 from mutoscope.cameras import SimulatedCamera
 from mutoscope.viewers.page.access import Access
+from mutoscope.viewers.page.site import STATIC
 
 PUBLIC = "https://lab.example/scopes/one/"
+PAGE = 200 if (STATIC / "index.html").is_file() else 503
+"""What the page itself is answered with: 503 where the front end was not built."""
 FUZZED = 2000
 """Of the 20,000 messages that ``mutoscope bench page`` sends."""
 
@@ -93,7 +96,7 @@ def test_tokens_and_cookies(url: str, scope: ms.Scope):
                 await stranger.ws_connect(base + "ws", protocols=[SUBPROTOCOL])
             assert refused.value.status == 401
         async with browser(url) as (session, _):
-            assert await status_of(session, base) in (200, 503)  # 503: without the front end
+            assert await status_of(session, base) == PAGE
             async with session.ws_connect(base + "ws", protocols=[SUBPROTOCOL], origin=base.rstrip("/")) as ws:
                 assert (await ws.receive_json())["type"] == "hello"
         await alive(url)
@@ -105,14 +108,16 @@ def test_tokens_and_cookies(url: str, scope: ms.Scope):
 
 def test_foreign_hosts_origins_and_forged_sockets(url: str):
     async def look() -> None:
-        base, _ = split(url)
+        base, token = split(url)
         here = base.removeprefix("http://").strip("/")
         port = here.rsplit(":", 1)[1]
         async with browser(url) as (session, _):
+            # With the token beside it, so that nothing but the Host is refused; the cookie belongs to another name.
+            bearer = {"Authorization": f"Bearer {token}"}
             for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "[::1", "user@127.0.0.1"):
-                assert await status_of(session, base, headers={"Host": host}) in (400, 403), host
-            assert await status_of(session, base, headers={"Host": f"localhost:{port}"}) in (200, 401, 503)
-            assert await status_of(session, base, headers={"Host": "127.0.0.1:9999"}) in (200, 401, 503)  # a forwarded port
+                assert await status_of(session, base, headers={"Host": host, **bearer}) == 403, host
+            for host in (f"localhost:{port}", "127.0.0.1:9999"):  # the second one is a forwarded port
+                assert await status_of(session, base, headers={"Host": host, **bearer}) == PAGE, host
             for origin in (
                 "http://evil.example",
                 "null",
@@ -198,6 +203,7 @@ def test_a_link_that_looks_changes_nothing_and_expires(url: str, scope: ms.Scope
             assert hello["expires_utc_ms"] > 0
             for kind, fields in (
                 ("lease", {"take": True}), ("acquire", {}), ("stop_acquisition", {}), ("saving", {"on": False}),
+                ("folder", {"folder": "a"}),
                 ("setting", {"stream": "eye", "setting": "x", "value": 1}), ("command", {"command": "x"}), ("stop_scope", {}),
                 ("put_roi", {"stream": "eye", "roi": {"id": "a", "geometry": POINT}}),
                 ("remove_roi", {"stream": "eye", "roi_id": "a"}), ("allow_restart", {"worker": "x"}),
@@ -247,8 +253,7 @@ def test_behind_a_proxy():
 
 def test_what_is_no_message_is_refused_and_the_page_lives(url: str, scope: ms.Scope):
     base, token = split(url)
-    connections, codes = asyncio.run(fuzz(base, token, "eye", FUZZED, seed=3))
-    assert connections > 1
+    _, codes = asyncio.run(fuzz(base, token, "eye", FUZZED, seed=3))
     assert codes == {CUT_OFF}
     asyncio.run(alive(url))
     page = next(each for each in scope.status() if each.name == "page")

@@ -30,7 +30,7 @@ export function draw(size: [number, number], rect: Rect, view: Viewport, planes:
   renderer ??= new Renderer(canvas, () => undefined);
   for (const { name, kind, samples, window, lut, ...place } of planes) {
     const Pixels = { u1: Uint8Array, u2: Uint16Array, f4: Float32Array }[kind];
-    renderer.setPlane(name, { kind, data: new Pixels(bytesOf(samples)), frameWidth: 0, frameHeight: 0, ...place });
+    renderer.setPlane(name, { kind, data: new Pixels(bytesOf(samples)), frameWidth: 0, frameHeight: 0, averaged: false, ...place });
     renderer.setLook(name, window, lut);
   }
   renderer.draw([{ rect, view, layers: planes.map(({ name }) => name) }]);

@@ -29,8 +29,8 @@ from mutoscope.runtime import Restart, Worker, WorkerSettings
 from mutoscope.runtime.payload import pack
 from mutoscope.runtime.spec import PageSpec, RecordSpec, ScopeSpec, StreamInfo, StreamSpec, WorkerSpec
 from mutoscope.storage._layout import VERSIONS, check_camera_name, check_version
+from mutoscope.storage._run_folder import run_folder
 from mutoscope.storage.ome_tiff import SUFFIXES
-from mutoscope.storage.ome_tiff._dataset import Names
 from mutoscope.storage.ome_tiff.recording import check_tiff_layout
 from mutoscope.storage.recording import check_place
 from mutoscope.viewers.live import LEASES as PAGE_LEASES
@@ -283,11 +283,9 @@ class Parts:
             if parent.exists():
                 raise DatasetNotFoundError(f"{parent} is a file, not a folder: nothing can be stored in it")
         check_place(path, overwrite=self.overwrite, resume=self.resume)
-        stem = Names(path).stem if self.as_tiff else path.name.removesuffix(".zarr").removesuffix(".ome")
-        folder = path.with_name(stem + ".mutoscope")
         return RecordSpec(
             path=str(path),
-            folder=str(folder),
+            folder=str(run_folder(path)),
             overwrite=self.overwrite,
             resume=self.resume,
             reserve_bytes=self.reserve_bytes,
@@ -338,7 +336,6 @@ class Parts:
     def _recorder(self, stream: StreamSpec, record: RecordSpec) -> WorkerSpec:
         settings = {
             "camera": stream.info.name,
-            "path": record.path,
             "reserve_bytes": record.reserve_bytes,
             "durability": self.durability,
             "held_frames": stream.slots // 2,

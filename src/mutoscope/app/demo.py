@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,7 @@ def run_demo(
     """
     from mutoscope.app.scope import Scope
     from mutoscope.cameras import SimulatedCamera
+    from mutoscope.viewers.display import Display
 
     path = session.dataset_path(settings.out, overwrite=settings.overwrite)
     camera = SimulatedCamera(
@@ -139,12 +140,15 @@ def run_demo(
         pixel_size_um=PIXEL_SIZE_UM,
     )
     record: Any = True if path is None else path
+    page = settings.page
+    if page is not None and page.display is None:
+        page = replace(page, display=Display(overlays=("beads",)))
     scope = Scope(
         camera=camera,
         workers=[SpotCounter],
         record=record,
         overwrite=settings.overwrite,
         compression=settings.compression,
-        page=settings.page or False,
+        page=page or False,
     )
     return session.record(scope, frames=settings.frames, seconds=settings.seconds, display=display, announce=announce)

@@ -66,6 +66,7 @@ class View:
     camera_rates_hz: dict[str, float]
     worker_rates_hz: dict[str, float]
     workers: list[WorkerStatus]
+    missed: int
     dropped: dict[str, int]
 
 
@@ -134,6 +135,7 @@ class ScopeDisplay:
             },
             workers=workers,
             worker_rates_hz={worker.name: self._rate_hz(f"worker {worker.name}", worker.frames, now_s) for worker in workers},
+            missed=ledger.missed,
             dropped=ledger.dropped,
         )
 
@@ -160,7 +162,7 @@ def draw(view: View) -> RenderableType:
         parts.append(_progress(produced, asked, f"{produced:,} of {asked:,} frames"))
     elif view.seconds is not None:
         parts.append(_progress(view.elapsed_s, view.seconds, f"of {view.seconds:g} s"))
-    parts += [_cameras(view), _workers(view), _losses(view.dropped)]
+    parts += [_cameras(view), _workers(view), _losses(view.missed, view.dropped)]
     return Group(*parts)
 
 
@@ -193,7 +195,7 @@ def _fill(camera: dict[str, Any]) -> RenderableType:
 
 def _workers(view: View) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("worker", "pid", "state", "rate", "frames", "drops", "restarts", "last error"):
+    for column in ("worker", "pid", "state", "rate", "frames", "dropped", "restarts", "last error"):
         table.add_column(column, justify="left" if column in ("worker", "state", "last error") else "right", min_width=7)
     for worker in view.workers:
         calm = worker.state in CALM
@@ -203,7 +205,7 @@ def _workers(view: View) -> Table:
             Text(worker.state, style="green" if calm else "bold red"),
             f"{view.worker_rates_hz[worker.name]:,.1f} Hz",
             f"{worker.frames:,}",
-            f"{worker.drops:,}",
+            f"{worker.dropped:,}",
             f"{worker.restarts:,}",
             Text(
                 worker.last_error.splitlines()[0] if worker.last_error else "", style="red", overflow="ellipsis", no_wrap=True
@@ -212,10 +214,9 @@ def _workers(view: View) -> Table:
     return table
 
 
-def _losses(dropped: dict[str, int]) -> Text:
-    if not any(dropped.values()):
-        return Text("lost: 0", style="green")
-    return Text("lost: " + ", ".join(f"{reason} {count:,}" for reason, count in dropped.items() if count), style="bold red")
+def _losses(missed: int, dropped: dict[str, int]) -> Text:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items() if count)
+    return Text(f"missed {missed:,}   dropped {reasons or 0}", style="bold red" if missed or reasons else "green")
 
 
 def _clock(seconds: float) -> str:

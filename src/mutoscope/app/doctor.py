@@ -17,10 +17,11 @@ __all__ = ["examine", "lines"]
 
 DISTRIBUTION = "mutoscope"
 CORE_PACKAGES = ("numpy", "msgspec", "rich", "cyclopts", "cloudpickle")
-READERS = ("zarr", "tensorstore", "tifffile", "imageio", "ome-zarr", "napari")
+READERS = ("zarr", "tensorstore", "tifffile", "imageio", "ome-zarr")
 """Python packages that can open what Mutoscope writes, or that replay reads with."""
 
 _UNLIMITED = 1 << 60
+_NO_IMAGEJ = "none found: set FIJI_HOME to Fiji's folder, or apt-get install imagej default-jre"
 
 
 def examine(folder: Path | None = None) -> dict[str, Any]:
@@ -34,8 +35,8 @@ def examine(folder: Path | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain values: ``versions``, ``core``, ``limits``, ``extras``, ``readers`` and ``problems`` (sentences; empty when a
-        scope can run here).
+        Plain values: ``versions``, ``core``, ``limits``, ``extras``, ``readers``, ``imagej`` and ``problems`` (sentences; empty
+        when a scope can run here).
     """
     problems: list[str] = []
     core = _core(problems)
@@ -46,6 +47,7 @@ def examine(folder: Path | None = None) -> dict[str, Any]:
         "limits": limits,
         "extras": _extras(),
         "readers": {name: _version(name) for name in READERS},
+        "imagej": _imagej(),
         "problems": problems,
     }
 
@@ -70,6 +72,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         found.append(f"  {name:<22}{state}")
     found.append("readers of what is recorded")
     found += [f"  {name:<22}{version or f'missing: {install_command(name)}'}" for name, version in report["readers"].items()]
+    found.append("ImageJ and Fiji")
+    found += [f"  {each['program']}: {each['plugin']}" for each in report["imagej"]] or [f"  {_NO_IMAGEJ}"]
     found += [f"problem: {problem}" for problem in report["problems"]] or ["no problem found: a scope can run here"]
     return found
 
@@ -86,6 +90,30 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _imagej() -> list[dict[str, str]]:
+    """Return the installations of ImageJ and Fiji, and whether each has the plug-in of this package."""
+    from mutoscope.viewers.fiji.find import find_installations
+    from mutoscope.viewers.fiji.install import is_installed
+
+    try:
+        installed = find_installations()
+    except MutoscopeError as error:
+        return [{"kind": "", "program": os.environ.get("FIJI_HOME", ""), "plugin": str(error)}]
+    found = []
+    for each in installed:
+        try:
+            where = each.program if each.kind == "imagej" else each.folder
+            state = "the plug-in is installed"
+            if not is_installed(each):
+                found_there = "another version of the plug-in" if each.plugin.is_file() else "no plug-in"
+                needed = " (it needs one where you open it yourself)" if each.kind == "imagej" else ""
+                state = f"{found_there}{needed}: mutoscope fiji install {where}"
+        except MutoscopeError as error:
+            state = str(error)
+        found.append({"kind": each.kind, "program": str(each.program), "plugin": state})
+    return found
 
 
 def _core(problems: list[str]) -> dict[str, Any]:
@@ -153,7 +181,7 @@ def _extras() -> dict[str, dict[str, Any]]:
     found = {}
     for extra, packages in extras().items():
         missing = [package for package in packages if _version(package) is None]
-        found[extra] = {"missing": missing, "command": install_command(*(missing or packages))}
+        found[extra] = {"missing": missing, "command": install_command(*(packages[each] for each in missing or packages))}
     return found
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgramOutcome", "run_program"]
 
+LOOKED_AT_BYTES = 4096
+
 _FRAME = re.compile(r'^  File "[^\n]*", line [0-9]+[^\n]*\n(?:    [^\n]*\n)*', re.MULTILINE)
 _NOT_THEIRS = re.compile(
     rf'  File "(<frozen |{re.escape(str(Path(__file__).parents[1]))}/|{re.escape(os.path.dirname(os.__file__))}/[a-z_]+[./])'
@@ -77,7 +79,9 @@ def run_program(
     """
     if not script.is_file():
         raise DatasetNotFoundError(f"there is no program {script}")
-    if b"\0" in script.read_bytes():
+    with script.open("rb") as file:
+        start = file.read(LOOKED_AT_BYTES)
+    if b"\0" in start:
         raise ConfigError(f"{script} is no Python program; a data set is shown by: mutoscope view browser {script}")
     from mutoscope.app import scope as scope_module
 

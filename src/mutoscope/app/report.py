@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mutoscope.app._gaps import find_gaps
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 
-__all__ = ["check_dataset", "dataset_lines"]
+__all__ = ["check_dataset", "dataset_lines", "describe"]
 
 
 def check_dataset(path: Path) -> None:
@@ -41,8 +41,27 @@ def check_dataset(path: Path) -> None:
     raise DatasetNotFoundError(f"{path} is a folder, but no data set: {hint}")
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """Return what :func:`mutoscope.storage.info` tells, and of each recorded image the exposures `missed` between its frames.
+
+    They are told by the camera's ticks, where a frame that was dropped has one; None where there are none.
+    """
+    from mutoscope import storage
+
+    info: dict[str, Any] = storage.info(path)
+    ticks: dict[str, tuple[Any, Any]] = {}
+    for image in info["images"] if "cameras" in info else ():
+        if image["camera"] not in ticks:
+            with storage.open_reader(path, camera=image["camera"]) as reader:
+                ticks[image["camera"]] = (reader.frame_ids, reader.ticks)
+        ids, counted = ticks[image["camera"]]
+        own = (ids >= (image["first_frame_id"] or 0)) & (ids <= (image["last_frame_id"] or 0))
+        image["missed"] = int(find_gaps(ids[own], counted[own]).missed.sum()) if counted[own].any() else None
+    return info
+
+
 def dataset_lines(info: Mapping[str, Any]) -> list[str]:
-    """Return what :func:`mutoscope.storage.info` tells, without the settings and the clocks.
+    """Return what :func:`describe` tells, without the settings and the clocks.
 
     Parameters
     ----------
@@ -62,8 +81,10 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
         form += f", {image['levels']} levels" if image.get("levels", 1) > 1 else ""
         found.append(f"{name}: {image['frames']:,} frames of {height} x {width} px, {image['dtype']}{form}")
         if image["frames"]:
+            missed = "unknown: the camera counts none" if image["missed"] is None else f"{image['missed']:,} exposures"
             found += [
                 f"  ids      {image['first_frame_id']:,} to {image['last_frame_id']:,}, gaps {_gaps(image['gaps'])}",
+                f"  missed   {missed}",
                 f"  from     {_utc(image['first_utc_ns'])} to {_utc(image['last_utc_ns'])}",
             ]
         if image["rate_hz"] is not None:
@@ -78,6 +99,7 @@ def dataset_lines(info: Mapping[str, Any]) -> list[str]:
 def _ledger_lines(info: Mapping[str, Any]) -> list[str]:
     """The account of the run; of a data set that was resumed, that of each run, and of all together."""
     from mutoscope.runtime import Ledger
+    from mutoscope.runtime.figures import add_up
 
     found: list[str] = []
     accounts = [run.get("ledger") for run in (*info.get("earlier_runs", ()), info)]
@@ -91,17 +113,16 @@ def _ledger_lines(info: Mapping[str, Any]) -> list[str]:
         try:
             found += [f"  {line}" for line in Ledger(dict(account)).summary().splitlines()]
             found += [f"  problem: {problem}" for problem in account.get("problems", ())]
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise DatasetError(f"{info['path']}: its ledger is damaged; --json tells what can be read") from None
+        except (AttributeError, DatasetError, TypeError, ValueError) as error:
+            raise DatasetError(f"{info['path']}: its ledger is damaged ({error}); --json tells what can be read") from None
     if len(accounts) > 1:
         ledgers = [Ledger(dict(account)) for account in accounts if account]
-        reasons: Counter[str] = Counter()
-        for ledger in ledgers:
-            reasons.update(ledger.dropped)
-        lost = f" ({', '.join(f'{reason} {count:,}' for reason, count in reasons.items())})" if reasons else ""
+        reasons = add_up(ledger.dropped for ledger in ledgers)
+        why = f" ({', '.join(f'{reason} {count:,}' for reason, count in reasons.items())})" if reasons else ""
         whose = f"all {len(accounts)} runs" if len(ledgers) == len(accounts) else f"the {len(ledgers)} runs with a ledger"
         produced, stored = sum(ledger.produced for ledger in ledgers), sum(ledger.stored for ledger in ledgers)
-        found.append(f"{whose} together: produced {produced:,}, stored {stored:,}, dropped {reasons.total():,}{lost}")
+        missed, dropped = sum(ledger.missed for ledger in ledgers), sum(reasons.values())
+        found.append(f"{whose} together: produced {produced:,}, stored {stored:,}, missed {missed:,}, dropped {dropped:,}{why}")
     return found
 
 

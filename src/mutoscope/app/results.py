@@ -34,14 +34,15 @@ class ScopeResult:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker, as the supervisor and the status table see it."""
+    """One worker, as the supervisor and the status table see it. `pid` is None while it has no process."""
 
     name: str
     kind: str
-    pid: int
+    pid: int | None
     state: str
     frames: int
-    drops: int
+    dropped: int
+    missed: int
     restarts: int
     heartbeat_age_s: float | None
     recovery_s: list[float]

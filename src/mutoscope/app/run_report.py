@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 
 from mutoscope import storage
 from mutoscope.app import _svg
-from mutoscope.app._account import Account, CameraAccount, read_ledger, read_settings
-from mutoscope.model.errors import DatasetNotFoundError, MutoscopeError
+from mutoscope.app._gaps import find_gaps
+from mutoscope.model.arguments import shown
+from mutoscope.model.errors import DatasetError, DatasetNotFoundError, MutoscopeError
+from mutoscope.runtime import Ledger
+from mutoscope.runtime.figures import CameraFigures, RunFigures
+from mutoscope.runtime.journal import REPORT
+from mutoscope.storage._run_folder import DATASETS, run_folder
 
-__all__ = ["REPORT", "folder_of", "write_report"]
+__all__ = ["write_report"]
 
-REPORT = "report.html"
 BINS = 240
 GAPS_SHOWN = 40
 LINES_SHOWN = 40
@@ -33,7 +37,7 @@ ENDS = {"stopped": "in order, by its program", "interrupted": "by Ctrl-C", "prog
 """Why a run ended, in words where the ledger's own are not enough."""
 
 
-def folder_of(path: str | os.PathLike[str]) -> Path:
+def _folder_of(path: str | os.PathLike[str]) -> Path:
     """Return the folder of a run that a person names by it, or by its data set.
 
     Raises
@@ -42,9 +46,18 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
         If there is no ledger of a run that has ended.
     """
     given = Path(path)
+    try:
+        return _find_folder(given)
+    except DatasetNotFoundError:
+        raise
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise DatasetNotFoundError(f"no report without a ledger: {shown(str(given))}: {error.strerror}") from error
+
+
+def _find_folder(given: Path) -> Path:
     folder = given
-    if given.name.endswith((".zarr", ".tiff", ".tif")):
-        folder = given.with_name(given.name.removesuffix(given.suffix).removesuffix(".ome") + ".mutoscope")
+    if given.name.lower().endswith(DATASETS):
+        folder = _run_above(given) or run_folder(given)
     elif not given.name.endswith(".mutoscope"):
         inside = sorted(each for each in given.glob("*.mutoscope") if each.is_dir()) if given.is_dir() else []
         if len(inside) == 1:
@@ -57,13 +70,25 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def write_report(folder: str | os.PathLike[str]) -> Path:
+def _run_above(dataset: Path) -> Path | None:
+    """Return the folder of the run that went on in this data set, in a folder below the one where it had begun."""
+    own, dataset = run_folder(dataset), dataset.absolute()
+    if (own / "ledger.json").is_file():
+        return None
+    for parent in list(dataset.parents)[1:]:
+        folder = parent / own.name
+        if (folder / "ledger.json").is_file() and dataset in _datasets(parent, Ledger.read(folder).figures):
+            return folder
+    return None
+
+
+def write_report(run: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` into the folder of a run that has ended, from its ledger, its log and its data set.
 
     Parameters
     ----------
-    folder : path
-        ``<name>.mutoscope``.
+    run : path
+        ``<name>.mutoscope``, its data set, or the folder that holds it.
 
     Returns
     -------
@@ -79,10 +104,9 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     OSError
         If it cannot be written.
     """
-    place = folder_of(folder).absolute()
-    ledger = read_ledger(place)
-    dataset = place.parent / Path(ledger.path).name if ledger.path is not None else None
-    text = "".join(_page(ledger, dataset, read_settings(place), _read_log(place / "scope.log")))
+    place = _folder_of(run).absolute()
+    ledger = Ledger.read(place).figures
+    text = "".join(_page(ledger, _datasets(place.parent, ledger), _read_settings(place), _read_log(place / "scope.log")))
     partial = place / f".{REPORT}.{os.getpid()}"
     try:
         partial.write_text(text, encoding="utf-8")
@@ -90,6 +114,15 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return place / REPORT
+
+
+def _datasets(folder: Path, ledger: RunFigures) -> list[Path]:
+    """Return where the data sets of a run are, the oldest first: beside its folder, and below, as they were made."""
+    paths = [Path(path) for path in ledger.paths or ([ledger.path] if ledger.path is not None else [])]
+    if not paths:
+        return []
+    first = paths[0].parent
+    return [folder / (path.relative_to(first) if path.is_relative_to(first) else path.name) for path in paths]
 
 
 # -- what is told
@@ -107,63 +140,69 @@ class _Stored:
     dtype: str
 
 
-def _read_stored(path: Path | None, camera: str, account: CameraAccount) -> _Stored | str:
-    """What the data set holds of a camera's frames of this run, or why that cannot be told."""
-    if path is None or account.recorder is None:
+def _read_stored(paths: Sequence[Path], camera: str, account: CameraFigures) -> _Stored | str:
+    """What the data sets hold of a camera's frames of this run, or why that cannot be told."""
+    if not paths or account.recorder is None:
         return "nothing was recorded"
+    parts = []
     try:
-        with storage.open_reader(path, camera=camera) as reader:
-            ids = reader.frame_ids
-            own = (ids >= account.first_id) & (ids <= max(account.last_id, 0))
-            times = (ids[own], reader.ticks[own], reader.monotonic_ns[own], reader.utc_ns[own])
-            return _Stored(*times, tuple(reader.shape[-2:]), str(reader.dtype))
+        for path in paths:
+            with storage.open_reader(path, camera=camera) as reader:
+                ids = reader.frame_ids
+                own = (ids >= account.first_id) & (ids <= max(account.last_id, 0))
+                parts.append((ids[own], reader.ticks[own], reader.monotonic_ns[own], reader.utc_ns[own]))
+                form = tuple(reader.shape[-2:]), str(reader.dtype)
     except (MutoscopeError, OSError) as error:
         return str(error)
+    ids, ticks, monotonic_ns, utc_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Stored(ids, ticks, monotonic_ns, utc_ns, *form)
 
 
-def _page(ledger: Account, dataset: Path | None, settings: Mapping[str, Any], log: Sequence[str]) -> Iterator[str]:
-    stored = {name: _read_stored(dataset, name, account) for name, account in ledger.cameras.items()}
+def _page(ledger: RunFigures, datasets: Sequence[Path], settings: Mapping[str, Any], log: Sequence[str]) -> Iterator[str]:
+    stored = {name: _read_stored(datasets, name, account) for name, account in ledger.cameras.items()}
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     yield "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     yield f"<title>{_e(ledger.scope)}: report</title><style>{style}</style><main>"
-    yield from _head(ledger, dataset, stored)
+    yield from _head(ledger, datasets, stored)
     yield from _verdict(ledger, stored)
     for camera, account in ledger.cameras.items():
         yield from _camera(camera, account, stored[camera])
     yield from _processes(ledger)
-    yield from _disk(dataset, stored)
+    yield from _disk(datasets, stored)
     yield from _settings(settings)
     yield from _log(log)
     yield "</main></html>\n"
 
 
-def _head(ledger: Account, dataset: Path | None, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+def _head(ledger: RunFigures, datasets: Sequence[Path], stored: Mapping[str, _Stored | str]) -> Iterator[str]:
     known = [found for found in stored.values() if isinstance(found, _Stored) and found.utc_ns.size and found.utc_ns[0]]
     yield f"<header><h1>{_e(ledger.scope)}</h1><p>"
     if known:
         first, last = int(min(found.utc_ns[0] for found in known)), int(max(found.utc_ns[-1] for found in known))
         yield f"{_utc(first)} to {_utc(last)} · {_duration((last - first) / 1e9)} · "
     reason = ENDS.get(ledger.reason, ledger.reason.replace("_", " "))
-    yield f"ended: {_e(reason)} · {_e(str(dataset or 'not recorded'))}</p></header>"
+    yield f"ended: {_e(reason)} · {_e(', '.join(map(str, datasets)) or 'not recorded')}</p></header>"
 
 
-def _verdict(ledger: Account, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+def _verdict(ledger: RunFigures, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
     accounts = ledger.cameras.values()
     recorded = [account for account in accounts if account.recorder is not None]
-    lost: dict[str, int] = {}
-    for account in accounts:
-        for reason, count in account.lost.items():
-            lost[reason] = lost.get(reason, 0) + count
-    pending = sum(account.recorded.pending for account in recorded)
+    missed, dropped, pending = ledger.missed, ledger.dropped, ledger.pending
     wrong = [*ledger.problems, *_contradictions(ledger, stored)]
     exact = not wrong and not pending and not any(account.unverified for account in recorded)
     kind, words = ("good", "Every frame is accounted for.") if exact else ("bad", "Not everything is as it should be.")
-    if exact and lost:
-        kind, words = "warn", "Every frame is accounted for; some were lost, each for a reason below."
-    figures = {"produced": sum(account.produced for account in accounts)}
+    if exact and (missed or dropped):
+        what = " and ".join(["exposures were missed"] * bool(missed) + ["frames were dropped"] * bool(dropped))
+        kind, words = "warn", f"Every frame is accounted for; {what}."
+    figures = {"produced": ledger.produced}
     if recorded:
-        figures["stored"] = sum(account.stored for account in recorded)
-    figures |= lost | ({"pending": pending} if pending else {}) | {"restarts": sum(ledger.restarts.values())}
+        figures["stored"] = ledger.stored
+    figures |= {"missed": missed, "dropped": sum(dropped.values())}
+    if len(dropped) > 1:
+        figures |= {f"dropped: {reason}": count for reason, count in dropped.items()}
+    elif dropped:
+        figures[f"dropped: {next(iter(dropped))}"] = figures.pop("dropped")
+    figures |= ({"pending": pending} if pending else {}) | {"restarts": sum(ledger.restarts.values())}
     yield f"<section class='verdict {kind}'><p>{words}</p><dl>"
     yield from _figures(figures)
     yield "</dl>"
@@ -172,7 +211,7 @@ def _verdict(ledger: Account, stored: Mapping[str, _Stored | str]) -> Iterator[s
     yield "</section>"
 
 
-def _contradictions(ledger: Account, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+def _contradictions(ledger: RunFigures, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
     """Where the data set is not what the ledger says."""
     for name, account in ledger.cameras.items():
         found = stored[name]
@@ -182,7 +221,7 @@ def _contradictions(ledger: Account, stored: Mapping[str, _Stored | str]) -> Ite
             yield f"{name}: the data set cannot be read: {found}"
 
 
-def _camera(name: str, account: CameraAccount, stored: _Stored | str) -> Iterator[str]:
+def _camera(name: str, account: CameraFigures, stored: _Stored | str) -> Iterator[str]:
     yield f"<section><h2>{_e(name)}</h2>"
     if isinstance(stored, str):
         yield f"<p class=quiet>No times of frames: {_e(stored)}.</p>"
@@ -197,7 +236,7 @@ def _camera(name: str, account: CameraAccount, stored: _Stored | str) -> Iterato
     yield "</section>"
 
 
-def _rate(account: CameraAccount, stored: _Stored) -> Iterator[str]:
+def _rate(account: CameraFigures, stored: _Stored) -> Iterator[str]:
     times = (stored.monotonic_ns - stored.monotonic_ns[0]) / 1e9
     span = float(times[-1])
     height, width = stored.shape[-2:]
@@ -209,17 +248,8 @@ def _rate(account: CameraAccount, stored: _Stored) -> Iterator[str]:
     bins = min(BINS, max(2, times.size // 8))
     counts, edges = np.histogram(times, bins=bins, range=(0.0, span))
     rates = counts / (edges[1] - edges[0])
-    where, _ = _missing(stored)
-    yield _svg.rates(edges, rates, marks=times[where], title=f"stored frames a second over {_duration(span)}; red marks: gaps")
-
-
-def _missing(stored: _Stored) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Frames before a gap, and how many are missing after each: of ids, or of the camera's ticks where it counts those."""
-    by_id = np.diff(stored.frame_ids.astype(np.int64)) - 1
-    by_tick = np.diff(stored.ticks.astype(np.int64)) - 1
-    missing = np.maximum(by_id, np.where((by_tick > 0) & (stored.ticks[1:] > 0), by_tick, 0))
-    where = np.flatnonzero(missing > 0)
-    return where, missing[where]
+    marks = times[find_gaps(stored.frame_ids, stored.ticks).after]
+    yield _svg.rates(edges, rates, marks=marks, title=f"stored frames a second over {_duration(span)}; red marks: gaps")
 
 
 def _intervals(stored: _Stored) -> Iterator[str]:
@@ -235,24 +265,26 @@ def _intervals(stored: _Stored) -> Iterator[str]:
 
 
 def _gaps(stored: _Stored) -> Iterator[str]:
-    where, counts = _missing(stored)
-    if not where.size:
+    gaps = find_gaps(stored.frame_ids, stored.ticks)
+    if not gaps.after.size:
         yield "<p class=good>No gap: ids and ticks of the stored frames follow one another.</p>"
         return
-    yield f"<details open><summary>{where.size:,} gaps, {int(counts.sum()):,} exposures or frames missing</summary>"
-    yield "<table><tr><th>after frame<th>missing<th>at (UTC)<th>for"
-    largest = np.sort(np.argsort(counts)[::-1][:GAPS_SHOWN])
+    yield f"<details open><summary>{gaps.after.size:,} {'gap' if gaps.after.size == 1 else 'gaps'}: "
+    yield f"{int(gaps.missed.sum()):,} exposures missed, {int(gaps.dropped.sum()):,} frames dropped</summary>"
+    yield "<table><tr><th>after frame<th>missed<th>dropped<th>at (UTC)<th>for"
+    largest = np.sort(np.argsort(gaps.missed + gaps.dropped)[::-1][:GAPS_SHOWN])
     for row in largest:
-        at = where[row]
+        at = gaps.after[row]
         length = (stored.monotonic_ns[at + 1] - stored.monotonic_ns[at]) / 1e9
-        yield f"<tr><td>{stored.frame_ids[at]}<td>{counts[row]:,}<td>{_utc(int(stored.utc_ns[at]))}<td>{length:.4g} s"
+        yield f"<tr><td>{stored.frame_ids[at]}<td>{gaps.missed[row]:,}<td>{gaps.dropped[row]:,}"
+        yield f"<td>{_utc(int(stored.utc_ns[at]))}<td>{length:.4g} s"
     yield "</table>"
-    if where.size > largest.size:
+    if gaps.after.size > largest.size:
         yield f"<p class=quiet>The {largest.size} largest; <code>mutoscope info --json</code> has them all.</p>"
     yield "</details>"
 
 
-def _consumers(account: CameraAccount) -> Iterator[str]:
+def _consumers(account: CameraFigures) -> Iterator[str]:
     if not account.consumers:
         return
     yield "<table><tr><th>consumer<th>policy<th>offered<th>done<th>pending<th>dropped"
@@ -266,7 +298,7 @@ def _consumers(account: CameraAccount) -> Iterator[str]:
     yield "</table>"
 
 
-def _clocks(account: CameraAccount) -> Iterator[str]:
+def _clocks(account: CameraFigures) -> Iterator[str]:
     fits = account.clocks.tick_to_monotonic_ns
     if not fits or fits[-1].rate is None:
         return
@@ -281,7 +313,7 @@ def _ms(ns: float | None) -> float:
     return float("nan") if ns is None else ns / 1e6
 
 
-def _processes(ledger: Account) -> Iterator[str]:
+def _processes(ledger: RunFigures) -> Iterator[str]:
     yield "<section><h2>Processes</h2>"
     if not ledger.restarts:
         yield "<p class=good>No process was restarted.</p>"
@@ -292,14 +324,18 @@ def _processes(ledger: Account) -> Iterator[str]:
             yield f"<tr><td>{_e(name)}<td>{count:,}<td>{took or 'not back'}"
         yield "</table>"
     if ledger.tables:
-        yield "<table><tr><th>table<th>written by<th>rows"
-        yield from (f"<tr><td>{_e(name)}<td>{_e(str(rows.owner))}<td>{rows.appended:,}" for name, rows in ledger.tables.items())
+        yield "<table><tr><th>table<th>written by<th>rows<th>stored<th>lost"
+        for name, rows in ledger.tables.items():
+            lost = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in rows.lost.items())
+            stored = "–" if rows.stored is None else f"{rows.stored:,}"
+            yield f"<tr><td>{_e(name)}<td>{_e(str(rows.owner))}<td>{rows.appended:,}<td>{stored}<td>{_e(lost) or '–'}"
         yield "</table>"
     yield "</section>"
 
 
-def _disk(dataset: Path | None, stored: Mapping[str, _Stored | str]) -> Iterator[str]:
-    if dataset is None or not dataset.exists():
+def _disk(datasets: Sequence[Path], stored: Mapping[str, _Stored | str]) -> Iterator[str]:
+    dataset = next((path for path in datasets if path.exists()), None)
+    if dataset is None:
         return
     taken, span = 0, 0.0
     for found in stored.values():
@@ -315,6 +351,19 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     if settings:
         text = msgspec.json.format(msgspec.json.encode(settings), indent=1).decode()
         yield f"<section><details><summary>Settings</summary><pre>{_e(text)}</pre></details></section>"
+
+
+class _Scope(msgspec.Struct, frozen=True):
+    settings: dict[str, Any] = {}
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings in ``scope.json`` of a run's folder; none if that is not there."""
+    path = folder / "scope.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Scope).settings if path.is_file() else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(f"{path} is damaged ({error}): there is no report without it") from error
 
 
 def _read_log(path: Path) -> list[str]:

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 DEFAULT_RESERVE = 256 * 1024 * 1024
 START_MARGIN_S = 10.0
 PROGRESS_S = 0.1
+SET_FOLDER_S = 60.0
 HINT_S = 3.0
 FOREVER_S = 1e9
 
@@ -101,8 +102,9 @@ class Scope:
     durability : {"process", "power"}
         What an acknowledged frame survives, see :mod:`mutoscope.storage`.
     compression : str, optional
-        How frames are stored: ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"`` and ``"zstd"``, whose frames are
-        acknowledged up to half a second later and hold their slots in the ring until then; OME-TIFF ``"zlib"`` and ``"zstd"``.
+        How frames are stored: ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"``, ``"blosc-zstd"`` and ``"zstd"``,
+        whose frames are acknowledged up to half a second later and hold their slots in the ring until then; OME-TIFF
+        ``"zlib"`` and ``"zstd"``.
     ome_zarr_version : str, optional
         ``"0.5"``, which is the default, or ``"0.4"``.
     pyramid : bool
@@ -340,7 +342,7 @@ class Scope:
         before = self._produced() if self._parts.sources or timeout_s is not None else {}
         hint_at = began + HINT_S if self._parts.sources and seconds is None else math.inf
         number = self.start_acquisition(frames, seconds=seconds)
-        ends = None if seconds is None else began + seconds
+        ends = None if seconds is None else time.monotonic() + seconds
         try:
             while (ended := self._ended_acquisition(number, PROGRESS_S)) is None:
                 if on_progress is not None:
@@ -487,14 +489,15 @@ class Scope:
             if stream.recorder is not None and (not cameras or stream.info.name in cameras):
                 count = frames if frames is not None else math.ceil((seconds or 0.0) * (stream.info.rate_hz or 0.0))
                 need += count * storage.bytes_per_frame(stream.info.shape, stream.info.dtype)
-        free = storage.free_bytes(spec.record.path)
+        place = spec.record.path if self._client is None or self.path is None else self.path
+        free = storage.free_bytes(place)
         if self._client is None and self._parts.overwrite:
             free += taken_bytes(spec.record.path)  # given back when the scope has started
         reserve = self._parts.reserve_bytes
         if need + reserve > free:
             what = f"{frames:,} frames" if frames is not None else f"{seconds:g} s"
             raise DiskFullError(
-                f"{what} need {math.ceil(need):,} bytes, {max(0, free - reserve):,} are free on the disk of {spec.record.path} "
+                f"{what} need {math.ceil(need):,} bytes, {max(0, free - reserve):,} are free on the disk of {place} "
                 f"beyond the reserve of {reserve:,}: take fewer frames, or free some space"
             )
 
@@ -541,10 +544,23 @@ class Scope:
             self._sources_open[name] = Source(name, settings, writer, recorded=self._parts.recorded)
         return self._sources_open[name]
 
-    def reader(self, camera: str = "camera", *, policy: str = "latest", key: str | None = None, **options: Any) -> FrameReader:
-        """Read a camera's frames in this program; see :meth:`Worker.reader`. Close it before the scope ends."""
+    def reader(
+        self,
+        camera: str = "camera",
+        *,
+        policy: str = "latest",
+        leases: int = 2,
+        on_full: str = "drop",
+        lag_limit: int | None = None,
+        at_most_hz: float | None = None,
+        group: str | None = None,
+        start: str = "new",
+        key: str | None = None,
+    ) -> FrameReader:
+        """Read a camera's frames in this program; parameters as :meth:`Worker.reader`. Close it before the scope ends."""
         arguments.text("the name of a camera", camera), arguments.text("policy", policy)
-        return self._running_client().reader(control.AttachReader(stream=camera, key=key or camera, policy=policy, **options))
+        wanted = control.AttachReader(camera, key or camera, policy, leases, on_full, lag_limit, at_most_hz, group, start)
+        return self._running_client().reader(wanted)
 
     def table_reader(self, name: str, *, start: str = "new", timeout_s: float = 10.0) -> TableReader:
         """Read a worker's table in this program."""
@@ -598,12 +614,55 @@ class Scope:
         mode: str | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        """Change the shared state; every worker sees it."""
+        """Change the shared state; every worker sees it.
+
+        Parameters
+        ----------
+        saving : bool, optional
+            Whether frames are stored. Returns when the recorders know: frames acquired after that are stored, or are not. One
+            that does not respond is waited for 2 s; it knows once it does respond.
+        folder, mode : str, optional
+            Words that the workers read.
+        settings : dict, optional
+            Added to those that there are.
+        """
         saving = None if saving is None else arguments.flag("saving", saving)
         folder = None if folder is None else arguments.text("folder", folder)
         mode = None if mode is None else arguments.text("mode", mode)
         settings = None if settings is None else arguments.mapping("settings", settings, "{'sample': 'beads'}")
         self._ask(control.SetState(saving=saving, folder=folder, mode=mode, settings=settings))
+
+    def set_folder(self, folder: str) -> Path:
+        """Store what comes from now on in a new data set of the same name, in a folder below that of the first one.
+
+        The ledger counts all data sets of the run; each of them holds it. Ids go on.
+
+        Parameters
+        ----------
+        folder : str
+            Such as ``"day2/dish1"``; made if it is missing.
+
+        Returns
+        -------
+        Path
+            Of the new data set.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is recorded, or the folder is not below that of the first data set, or is inside a data set or the run's
+            log.
+        DatasetExistsError
+            If there is a data set already.
+        DiskFullError
+            If there is no room there beyond the reserve.
+        ScopeStateError
+            While frames are acquired, or are yet to be stored, or the folder is being changed: until that is done, nothing can
+            be acquired either.
+        """
+        path = self._ask(control.SetFolder(folder=arguments.text("folder", folder)), timeout_s=SET_FOLDER_S)
+        self.path = Path(path)
+        return self.path
 
     # -- settings of cameras
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Interrupts", "check_length", "dataset_path", "record"]
 
 DATASET_NAME = "run.ome.zarr"
+ENDING_S = 2.0
+"""A scope that is stopped stops its acquisition first: so long is waited before it is said that it goes on."""
+
 OTHER_FORMATS = (
     ".tif",
     ".tiff",
@@ -132,6 +136,13 @@ def dataset_path(out: Path | None, *, overwrite: bool) -> Path | None:
     return path
 
 
+def _stay(scope: Scope, announce: Callable[[str], None]) -> None:
+    """Wait for the end of a scope whose acquisition was stopped on its page."""
+    if not scope.wait(ENDING_S):
+        announce("the acquisition was stopped on the page, where it can go on, in another folder too; Ctrl-C ends the run")
+        scope.wait()
+
+
 def record(
     scope: Scope,
     *,
@@ -143,6 +154,9 @@ def record(
     ends: bool = False,
 ) -> RunSummary:
     """Start the scope, acquire until the length is reached or Ctrl-C comes, end it, and summarize it.
+
+    Without a length, who stops the acquisition on the page can go on there, in another folder too: the scope then ends with
+    Ctrl-C, or when it is stopped on the page.
 
     Parameters
     ----------
@@ -185,7 +199,10 @@ def record(
                 display.watch(scope)
             try:
                 with interrupts.raising():
-                    notes += scope.acquire(frames=frames, seconds=seconds).messages.values()
+                    done = scope.acquire(frames=frames, seconds=seconds)
+                    notes += done.messages.values()
+                    if scope.page_url is not None and not frames and not seconds and "stopped" in done.reasons.values():
+                        _stay(scope, announce)
                 finished = True
             except KeyboardInterrupt:
                 announce("stopping: what is in flight is being stored (Ctrl-C again: stop now)")
@@ -200,6 +217,9 @@ def record(
             scope.close()
             if display is not None:
                 display.close()
-        if scope.folder is not None and (report := scope.folder / "report.html").exists():
-            announce(f"the run on one page: {report}; to look through it: mutoscope view browser {scope.path}")
+        from mutoscope.runtime.journal import REPORT  # late, as all of the scope is
+
+        if scope.folder is not None and (report := scope.folder / REPORT).exists():
+            view = f"mutoscope view browser {shlex.quote(str(scope.path))}"
+            announce(f"the run on one page: {report}; to look through it: {view}")
         return RunSummary.of(scope, notes=notes, failure=failure, finished=finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ class RunSummary:
     produced, stored, pending : int
         Frames of all cameras, from the ledger. `pending` is 0 after an orderly end.
     dropped : dict
-        Count by reason of frames that no data set holds; camera ticks that never became a frame are ``camera_overrun``.
+        Count by reason of frames that were produced and that no data set holds.
+    missed : int
+        Exposures that cameras could not hand over: they never became frames.
     rate_hz : float
         Frames a second between the first and the last stored frame (of the fastest camera); nan for fewer than two.
     path : str or None
@@ -48,6 +51,7 @@ class RunSummary:
     rate_hz: float
     path: str | None
     restarts: int
+    missed: int = 0
     restarts_by_worker: dict[str, int] = field(default_factory=dict)
     exit_reason: str = "finished"
     errors: list[str] = field(default_factory=list)
@@ -87,20 +91,21 @@ class RunSummary:
             )  # fmt: skip
         path = ledger.to_dict()["path"] or path  # where it is at the end: somebody may have moved it
         rates = []
-        for camera in ledger.cameras if path is not None and ledger.stored else ():
+        for camera, dataset in itertools.product(ledger.cameras if ledger.stored else (), ledger.figures.paths):
             try:
-                rates.append(_stored_rate_hz(str(path), camera))
+                rates.append(_stored_rate_hz(dataset, camera))
             except (ConfigError, DatasetError, DatasetNotFoundError) as error:
                 errors.append(f"{camera}: the data set could not be read back: {error}")
         return cls(
             produced=ledger.produced,
             stored=ledger.stored,
-            dropped=dict(ledger.dropped),
+            missed=ledger.missed,
+            dropped=ledger.dropped,
             pending=ledger.pending,
-            rate_hz=max(rates, default=float("nan")),
+            rate_hz=max((rate for rate in rates if rate == rate), default=float("nan")),
             path=path,
             restarts=sum(ledger.restarts.values()),
-            restarts_by_worker=dict(ledger.restarts),
+            restarts_by_worker=ledger.restarts,
             exit_reason=reason,
             errors=errors,
             exact=ledger.exact,
@@ -117,6 +122,7 @@ class RunSummary:
         return {
             "produced": self.produced,
             "stored": self.stored,
+            "missed": self.missed,
             "dropped": self.dropped,
             "pending": self.pending,
             "rate_hz": round(self.rate_hz, 3) if self.rate_hz == self.rate_hz else None,
@@ -142,6 +148,7 @@ class RunSummary:
         ended     disk_full
         produced  1,200 frames at 100.0 Hz
         stored    1,190
+        missed    0
         dropped   10 (disk_full 10)
         pending   0
         restarts  1 (SpotCounter 1)
@@ -153,6 +160,7 @@ class RunSummary:
             ("ended", self.exit_reason),
             ("produced", f"{self.produced:,} frames{rate}"),
             ("stored", f"{self.stored:,}"),
+            ("missed", f"{self.missed:,}"),
             ("dropped", _counted(self.dropped)),
             ("pending", f"{self.pending:,}"),
             ("restarts", _counted(self.restarts_by_worker)),

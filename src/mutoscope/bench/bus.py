@@ -42,6 +42,7 @@ MEMORY_MIB = (WINDOW_BYTES + INBOX_BYTES) / 2**20 * 1.5
 """What a process or the hub may grow by: a window on its way, a full inbox, and half as much again for Python."""
 
 _TIMEOUT_S = 50.0
+ORDERS_S = 0.05
 
 
 class Ask(Command, name="bench.ask"):
@@ -137,15 +138,12 @@ def bus_end(control: Control, name: str, fd: int) -> None:
     endpoint.serve(worker)
     endpoint.hello(manifest(worker))
     control.say("ready")
-    poller = select.poll()
-    for source in (endpoint, control):
-        poller.register(source, select.POLLIN)
+    orders = select.poll()
+    orders.register(control, select.POLLIN)
     while not endpoint.peer_closed:
-        for ready, _ in poller.poll():
-            if ready == endpoint.fileno():
-                endpoint.pump(0.0)
-                endpoint.dispatch()
-                continue
+        if endpoint.pump(ORDERS_S):  # waits as a worker without frames does
+            endpoint.dispatch()
+        elif orders.poll(0):
             try:
                 order = control.hear()
             except EOFError:

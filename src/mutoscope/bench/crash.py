@@ -32,12 +32,19 @@ __all__ = ["Fate", "fill", "kill", "reuse", "run"]
 SHAPE = (256, 256)
 RATE_HZ = 500.0
 EARLIEST_S, LATEST_S = 0.05, 1.25
-"""When a stream is killed, after its first append had returned."""
+"""When a stream is killed: after its first frame was acknowledged, and after its first append had returned, in turn."""
+
+_SINCE = "acknowledgement", "append"
 
 REUSED = 100
 DISK_KIB = 16 * 1024
 DISK_FRAMES = 400
 """More than fit, compressed or not."""
+
+_NOT_TRIED = "not tried"
+
+MAX_KEPT = 3
+"""Data sets of a writer of Mutoscope that are kept for whoever asks why frames were lost."""
 
 ANSWER_S = 30.0
 """A writer that says nothing for so long hangs."""
@@ -85,7 +92,7 @@ def overfill(control: Control, label: str, path: str) -> None:
             writer.append(frame_of(number, SHAPE))
     except Exception as error:  # noqa: BLE001 - whatever it says is what is asked for
         said["append"] = type(error).__name__
-    with contextlib.suppress(Exception):  # of the failed write again, in a future
+    with contextlib.suppress(Exception):  # of the failed write again, in a future: nothing is known to be acknowledged then
         said["acknowledged"] = writer.acknowledged  # type: ignore[assignment]
     try:
         writer.close()
@@ -108,8 +115,8 @@ class Fate:
     """Kills after which frames were lost."""
     unreadable: int = 0
     """Kills after which the reader cannot open a data set at all that has acknowledged frames."""
-    problems: list[str] = field(default_factory=list)
-    """What the reader said then."""
+    kept: list[str] = field(default_factory=list)
+    """Where data sets are whose frames were lost, and what the reader said, in a line each."""
     untold: int = 0
     """Frames that the data sets declare, that are not there, and that nothing marks."""
     unstored: int = 0
@@ -148,15 +155,29 @@ COLUMNS = (
 )
 
 
-def kill(way: Way, folder: Path, kills: int, chance: random.Random, fate: Fate) -> None:
-    """Kill so many streams, each at a random instant, and count what is left."""
-    for _ in range(kills):
+def kill(way: Way, folder: Path, kills: int, seed: int, fate: Fate, keep: Path) -> None:
+    """Kill so many streams, each at a random instant, and count what is left.
+
+    Parameters
+    ----------
+    seed : int
+        Of the instants.
+    keep : Path
+        A folder, made when it is needed, for data sets of Mutoscope that lost frames or that a reader cannot open; beside
+        each is what is known of it.
+    """
+    chance = random.Random(f"{seed} {way.label}")  # the same instants, whichever others run beside it
+    for number in range(kills):
         with _place(folder) as place, Peers(patience_s=0.5, answer_s=ANSWER_S) as peers:
             path = place / way.file
             peer = peers.start(stream, label=way.label, path=str(path))
-            timer = threading.Timer(chance.uniform(EARLIEST_S, LATEST_S), peer.process.kill)
+            after_s = chance.uniform(EARLIEST_S, LATEST_S)
+            timer = threading.Timer(after_s, peer.process.kill)
             peer.tell("go")
             appended, acknowledged = peer.control.hear()
+            since, end = _SINCE[number % 2], time.monotonic() + ANSWER_S
+            while since == _SINCE[0] and not acknowledged and time.monotonic() < end:
+                appended, acknowledged = peer.control.hear()
             timer.start()
             try:
                 while True:
@@ -169,15 +190,36 @@ def kill(way: Way, folder: Path, kills: int, chance: random.Random, fate: Fate) 
             if (code := peer.process.wait()) != -9:
                 raise PeerDiedError(f"{way.label}: ended with code {code} before it was killed")
             found = read(way, path, SHAPE, appended + 1)
-        lost = len(set(range(acknowledged)) - found.right)
+            lost = set(range(acknowledged)) - found.right
+            if (lost or found.untold) and way.ours and len(fate.kept) < MAX_KEPT:
+                what = {
+                    "writer": way.label,
+                    "seed": seed,
+                    "kill": f"{number} of {kills}, {after_s:.4f} s after the first {since}",
+                    "appended": appended,
+                    "acknowledged": acknowledged,
+                    "declared": found.declared,
+                    "lost": sorted(lost),
+                    "reader": f"{way.reader}: {found.problem or 'opens it'}",
+                }
+                fate.kept.append(_keep(place, keep, way, what, found.trace))
         fate.kills += 1
         fate.acknowledged += acknowledged
-        fate.lost += lost
-        fate.bad_kills += lost > 0
-        if found.problem and acknowledged:
-            fate.unreadable += 1
-            fate.problems.append(found.problem)
+        fate.lost += len(lost)
+        fate.bad_kills += bool(lost)
+        fate.unreadable += bool(found.problem and acknowledged)
         fate.untold += found.untold
+
+
+def _keep(place: Path, keep: Path, way: Way, what: dict[str, Any], trace: str) -> str:
+    """Copy a data set to where it stays, with what is known of it; return a line that tells."""
+    keep.mkdir(exist_ok=True)
+    kept = Path(tempfile.mkdtemp(prefix="".join(each if each.isalnum() else "-" for each in way.label) + "-", dir=keep))
+    shutil.copytree(place, kept, dirs_exist_ok=True)
+    lines = [f"{name}: {value}" for name, value in what.items()]
+    (kept / "what-happened.txt").write_text("\n".join([*lines, "", trace]), encoding="utf-8")
+    lost = f"{len(what['lost'])} of {what['acknowledged']} frames lost"
+    return f"{way.label}: {lost}, seed {what['seed']}, {what['reader']}; kept in {kept}"
 
 
 def reuse(way: Way, folder: Path, fate: Fate) -> None:
@@ -197,13 +239,13 @@ def reuse(way: Way, folder: Path, fate: Fate) -> None:
 def fill(way: Way, folder: Path, fate: Fate) -> None:
     """Write onto a file system that is too small, made for that: only root can."""
     if os.geteuid() != 0:
-        fate.disk = "not tried: only root can mount a small file system"
+        fate.disk = f"{_NOT_TRIED}: only root can mount a small file system"
         return
     with _place(folder) as place:
         options = ["-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(place)]
         done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
         if done.returncode:
-            fate.disk = f"not tried: {done.stderr.strip()}"
+            fate.disk = f"{_NOT_TRIED}: {done.stderr.strip()}"
             return
         try:
             _fill(way, place, fate)
@@ -226,14 +268,16 @@ def _fill(way: Way, place: Path, fate: Fate) -> None:
         fate.disk, fate.disk_failed = died, True
         return
     found = read(way, place / way.file, SHAPE, DISK_FRAMES)
+    known = "acknowledged" in said
     acknowledged = int(said.get("acknowledged", 0))
     lost = len(set(range(acknowledged)) - found.right)
     if said["append"]:
         told = f"append raises {said['append']}"
     else:
         told = f"close raises {said['close']}" if said["close"] else "nobody is told"
-    fate.disk = f"{told}; {f'{lost} of {acknowledged} earlier frames lost' if lost else 'all earlier whole'}"
-    fate.disk_failed = not said["append"] or lost > 0
+    earlier = f"{lost} of {acknowledged} earlier frames lost" if lost else f"all {acknowledged} earlier whole"
+    fate.disk = f"{told}; {earlier if known else 'how many were stored is not told'}"
+    fate.disk_failed = not said["append"] or lost > 0 or not acknowledged
 
 
 @contextlib.contextmanager
@@ -281,10 +325,11 @@ def run(
     seed = time.time_ns() % 1_000_000_000 if seed is None else seed
     bench, fates = Bench("crash"), [Fate(way) for way in chosen]
     base = Path(tempfile.mkdtemp(prefix="mutoscope-crash-", dir=folder))
+    keep = base.with_name(f"{base.name}-kept")
     try:
-        for number, fate in enumerate(fates):
+        for fate in fates:
             if fate.way.missing is None:
-                kill(fate.way, base, 1 if quick else kills, random.Random(seed + number), fate)
+                kill(fate.way, base, 1 if quick else kills, seed, fate, keep)
                 reuse(fate.way, base, fate)
                 fill(fate.way, base, fate)
     finally:
@@ -292,7 +337,14 @@ def run(
     bench.table("what is left of what was acknowledged", COLUMNS, [fate.row() for fate in fates])
     own = [fate for fate in fates if fate.way.ours]
     total = sum(fate.kills for fate in own)
-    bench.figure("Mutoscope: writers killed", total, exact=True, note=f"seed {seed}")
+    bench.figure("Mutoscope: writers killed", total, at_least=len(own), exact=True, note=f"seed {seed}")
+    for fate in own:
+        name = f"{fate.way.label}: frames acknowledged before {fate.kills} kills"
+        bench.figure(name, fate.acknowledged, at_least=(fate.kills + 1) // 2, exact=True)
+    untried = [fate.way.label for fate in own if fate.disk.startswith(_NOT_TRIED)]
+    allowed = 0 if os.geteuid() == 0 else len(own)
+    note = ", ".join(untried) if allowed == 0 else "only root can mount a small file system"
+    bench.figure("Mutoscope: writers not tried on a full disk", len(untried), at_most=allowed, exact=True, note=note)
     for name, attribute in (
         ("acknowledged frames lost", "lost"),
         ("frames declared, not there, not told", "untold"),
@@ -300,9 +352,13 @@ def run(
         ("writers that do not tell of a full disk, or lose earlier frames", "disk_failed"),
     ):
         bench.figure(f"Mutoscope: {name}", sum(getattr(fate, attribute) for fate in own), at_most=0, exact=True)
+    for fate in own:
+        for line in fate.kept:
+            bench.note(line)
     wrong = [fate.way.label for fate in fates if fate.unstored]
     bench.figure("writers that do not store a stream that is closed in order", len(wrong), exact=True, note=", ".join(wrong))
     bench.note(
-        f"{SHAPE[0]} x {SHAPE[1]} uint16 at {RATE_HZ:.0f} frames/s, killed {EARLIEST_S} to {LATEST_S} s after the first append"
+        f"{SHAPE[0]} x {SHAPE[1]} uint16 at {RATE_HZ:.0f} frames/s, killed {EARLIEST_S} to {LATEST_S} s after the first"
+        f" {_SINCE[0]} and after the first {_SINCE[1]} in turn"
     )
     return bench.report()

@@ -27,6 +27,7 @@ from mutoscope.app.scope import Scope
 from mutoscope.bench.harness import Bench, Report
 from mutoscope.bench.live import Counter, Looker
 from mutoscope.cameras import SimulatedCamera
+from mutoscope.frames import _os
 from mutoscope.model.errors import MutoscopeError, PeerDiedError
 from mutoscope.runtime import Restart
 
@@ -117,10 +118,10 @@ def marked_processes(mark: str) -> list[int]:
             continue
         try:
             environment = Path(f"/proc/{entry}/environ").read_bytes()
-            state = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if f"{MARK}={mark}".encode() in environment and state != "Z":
+        facts = _os.process_facts(int(entry))
+        if f"{MARK}={mark}".encode() in environment and facts is not None and facts.state != "Z":
             found.append(int(entry))
     return found
 
@@ -228,7 +229,10 @@ class FaultRun:
         before = {status.name: status for status in self.scope.status()}
         produced = self.scope.ledger.produced
         time.sleep(self.random.uniform(0.0, 0.15))
-        os.kill(before[role].pid, signal.SIGKILL)
+        pid = before[role].pid
+        if pid is None:
+            raise RuntimeError(f"{role} has no process to kill; it is {before[role].state}")
+        os.kill(pid, signal.SIGKILL)
         self.outcome.kills[role] = self.outcome.kills.get(role, 0) + 1
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
@@ -376,10 +380,10 @@ def run(
             )
             shutil.rmtree(where)
         for number in range(2 if quick else 20):
-            for victim, options in (("supervisor", {}), ("program", {}), ("program", {"outlive": True, "frames": 600})):
-                where = base / f"above-{number}-{victim}-{len(options)}"
+            for victim, outlive, frames in (("supervisor", False, None), ("program", False, None), ("program", True, 600)):
+                where = base / f"above-{number}-{victim}{'-outlived' if outlive else ''}"
                 where.mkdir()
-                above.merge(kill_above(where, seed + number, victim, **options))  # type: ignore[arg-type]
+                above.merge(kill_above(where, seed + number, victim, outlive=outlive, frames=frames))
                 shutil.rmtree(where)
     finally:
         shutil.rmtree(base, ignore_errors=False)

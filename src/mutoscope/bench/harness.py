@@ -9,11 +9,12 @@ Nothing here keeps a process, a file or memory: a bench owns what it starts.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,13 @@ class Bench:
         result = Figure(name, unit, Spread.of(taken), at_least=at_least, at_most=at_most, counts=counts, note=note)
         self._results.append(result)
         return result
+
+    @contextlib.contextmanager
+    def counted(self, label: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a progress bar around what is counted and not timed; yields what is to be called for each step."""
+        with self._progress() as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda: progress.advance(task)
 
     def note(self, text: str) -> None:
         """Say, once, what could not be measured here, and why."""

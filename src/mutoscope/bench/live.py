@@ -17,6 +17,7 @@ from mutoscope import storage
 from mutoscope.app.scope import Scope
 from mutoscope.bench.harness import Bench, Report, rest, touched
 from mutoscope.cameras import SimulatedCamera
+from mutoscope.frames import _os
 from mutoscope.runtime import Worker
 
 __all__ = ["Counter", "Looker", "run"]
@@ -107,9 +108,8 @@ def private_bytes(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    facts = _os.process_facts(pid)
+    return 0.0 if facts is None else facts.processor_s
 
 
 def run(*, quick: bool = False, folder: str | os.PathLike[str] | None = None) -> Report:
@@ -141,7 +141,7 @@ class _Streamed:
     stored: int
     exposed: int
     span_s: float
-    overruns: int
+    missed: int
     dropped: int
     shown: int
     private_mib: float
@@ -158,7 +158,7 @@ def _scope(base: Path, rate_hz: float, seconds: float) -> _Streamed:
     path = base / "run.ome.zarr"
     rest(base)
     with Scope(camera=camera, workers=[Looker, Counter], record=path, reserve_bytes=0, ring_seconds=RING_SECONDS) as scope:
-        pids = [status.pid for status in scope.status()]
+        pids = [status.pid for status in scope.status() if status.pid is not None]
         peak: dict[int, int] = {}
 
         def watch(_: Scope) -> None:
@@ -179,7 +179,7 @@ def _scope(base: Path, rate_hz: float, seconds: float) -> _Streamed:
         stored=result.stored["camera"],
         exposed=exposed,
         span_s=span_s,
-        overruns=account["camera_overrun"],
+        missed=account["missed"],
         dropped=sum(entry["count"] for entry in consumers["Counter"]["dropped"].values()),
         shown=consumers["Looker"]["shown"],
         private_mib=max(peak.values()) / 2**20,
@@ -203,7 +203,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
     bench.figure("produced / (rate × time)", run.share(rate), at_least=0.99, exact=bench.timing, note=note)
     bench.figure("exposures that became frames", run.produced / run.exposed, at_least=0.99, exact=bench.timing)
     bench.figure("produced and not stored", run.produced - run.stored, at_most=0, exact=True)
-    bench.figure("camera overruns", run.overruns, unit="frames")
+    bench.figure("exposures missed", run.missed, unit="exposures")
     bench.figure("dropped by the table-writing worker", run.dropped, at_most=0, exact=bench.timing)
     bench.figure("shown by the latest-wins reader", run.shown, unit="frames", at_least=1, exact=True)
     bench.figure("largest private memory of a process", run.private_mib, unit="MiB", at_most=300)
@@ -218,7 +218,7 @@ def _stream(bench: Bench, base: Path, seconds: float) -> None:
 
 def _idle(bench: Bench, seconds: float) -> None:
     with Scope(camera=SimulatedCamera(shape=SHAPE, rate_hz=100), workers=[Looker, Counter]) as scope:
-        pids = [scope.supervisor_pid, *(status.pid for status in scope.status())]
+        pids = [scope.supervisor_pid, *(status.pid for status in scope.status() if status.pid is not None)]
         scope.wait(timeout_s=1.0)  # what follows a start is not idleness yet
         began, before = time.monotonic(), sum(map(_cpu_s, pids))
         scope.wait(timeout_s=seconds)

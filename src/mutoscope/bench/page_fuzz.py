@@ -16,6 +16,9 @@ __all__ = ["fuzz", "wrong_messages"]
 
 POINT = {"type": "points", "points": [[1, 2]]}
 CUT_OFF = 4002
+SURELY, PATIENCE_S = 1000, 60.0
+"""A connection that sent so many wrong messages is cut off, once the page has read them."""
+
 PAUSE_EVERY = 50
 
 
@@ -32,6 +35,7 @@ def _right(stream: str) -> list[dict[str, Any]]:
         {"type": "table", "table": "spots", "rows": 10, "columns": ["a"]},
         {"type": "lease", "id": 5, "take": True, "name": "A"},
         {"type": "saving", "id": 6, "on": True},
+        {"type": "folder", "id": 12, "folder": "a"},
         {"type": "setting", "id": 7, "stream": stream, "setting": "s", "value": 1},
         {"type": "command", "id": 8, "command": "c", "fields": {"a": 1}, "timeout_s": 1.0},
         {"type": "put_roi", "id": 9, "stream": stream, "roi": {"id": "a", "geometry": POINT}},
@@ -86,7 +90,7 @@ async def fuzz(base: str, token: str, stream: str, count: int, seed: int) -> tup
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         while left > 0:
-            connections += 1
+            connections, before = connections + 1, left
             async with session.ws_connect(f"{base}ws", protocols=[SUBPROTOCOL], max_msg_size=0) as socket:
                 reading = asyncio.create_task(_read(socket))
                 try:
@@ -98,6 +102,8 @@ async def fuzz(base: str, token: str, stream: str, count: int, seed: int) -> tup
                             await asyncio.sleep(0)
                 except (ConnectionError, aiohttp.ClientError):
                     await reading  # it was cut off while it sent
+                if before - left >= SURELY:  # all of it may lie unread between the two
+                    await asyncio.wait({reading}, timeout=PATIENCE_S)
                 if reading.done() and socket.close_code is not None:
                     codes.add(socket.close_code)
                 reading.cancel()

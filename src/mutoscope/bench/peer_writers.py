@@ -163,6 +163,7 @@ class TensorstoreZarr2(_Tensorstore):
         compressor = {
             "none": None,
             "blosc-lz4": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1},
+            "blosc-zstd": {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1},
             "zstd": {"id": "zstd", "level": 1},
         }[codec]
         metadata = {"shape": [0, *shape], "chunks": [1, *shape], "dtype": "<u2", "compressor": compressor}
@@ -192,10 +193,11 @@ class TensorstoreSharded(_Tensorstore):
 
 
 def _codecs_3(codec: str) -> list[dict[str, Any]]:
-    blosc = {"typesize": 2, "cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
+    blosc = {"typesize": 2, "shuffle": "shuffle", "blocksize": 0}
     return {
         "none": [],
-        "blosc-lz4": [{"name": "blosc", "configuration": blosc}],
+        "blosc-lz4": [{"name": "blosc", "configuration": blosc | {"cname": "lz4", "clevel": 5}}],
+        "blosc-zstd": [{"name": "blosc", "configuration": blosc | {"cname": "zstd", "clevel": 1}}],
         "zstd": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
     }[codec]
 
@@ -213,6 +215,7 @@ class ZarrPython(Stream):
         compressors: Any = {
             "none": None,
             "blosc-lz4": zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+            "blosc-zstd": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
             "zstd": zarr.codecs.ZstdCodec(level=1),
         }[codec]
         shards = None if self._step == 1 else (self._step, *shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import shutil
@@ -125,7 +126,8 @@ def _write(place: Path, case: str, images: Sequence[NDArray[Any]], frames: int, 
 def _writing(fd: int, images: Sequence[NDArray[Any]]) -> Callable[[int], None]:
     def write(number: int) -> None:
         pixels: Any = images[number % _DISTINCT]
-        os.write(fd, pixels)
+        if os.write(fd, pixels) != pixels.nbytes:
+            raise OSError(errno.ENOSPC, "a write of the floor was cut short")
 
     return write
 

@@ -2,7 +2,8 @@
 
 Each writer has a process of its own, which stays for all rounds. A round begins, outside the time, with the data set made, the
 device idle and memory touched; the time is from the first `append` until `close` has returned, so whatever a writer puts off is
-inside. All of them leave the frames in the page cache, and compress with the same codec at the same level on all cores.
+inside. All of them leave the frames in the page cache, and compress with the same codec at the same level on all cores; where
+Blosc has a choice (the size of its blocks), each has its own.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from rich.console import Console
 
 from mutoscope.bench.harness import MIN_ROUNDS, Bench, Report, Rounds, percentile, rest
 from mutoscope.bench.peers import Control, Peer, Peers, memory_bytes
-from mutoscope.bench.streams import WAYS, Stream, Way, stored_bytes
+from mutoscope.bench.streams import RETURN, WAYS, Stream, Way
 from mutoscope.model.errors import ConfigError
+from mutoscope.storage._place import taken_bytes
 
 __all__ = ["GROUPS", "SIZES", "poisson_images", "run", "writer"]
 
@@ -34,7 +36,8 @@ SIZES: tuple[tuple[str, tuple[int, int], int], ...] = (("512²", (512, 512), 200
 GROUPS: dict[str, tuple[str, ...]] = {
     "none": ("none",),
     "blosc-lz4": ("blosc-lz4",),
-    "zstd": ("zstd", "blosc-zstd"),
+    "blosc-zstd": ("blosc-zstd",),
+    "zstd": ("zstd",),
     "zlib": ("zlib",),
 }
 """What is compared with each other: codecs by name."""
@@ -194,7 +197,7 @@ def _write(place: Path, process: Peer, way: Way | None, shape: tuple[int, int], 
     while not select.select([process.control.fileno()], [], [], _LOOK_S)[0]:
         private = max(private, memory_bytes(process.pid, "RssAnon"))
     measured = process.answer() | {"private": float(private)}
-    part = stored_bytes(path) / nbytes
+    part = taken_bytes(path) / nbytes
     shutil.rmtree(within)
     return measured, part
 
@@ -209,7 +212,10 @@ def _tell(
     running: list[str],
 ) -> None:
     peers = [label for label in running if label != _RAW and not ways[label].ours]
-    best = max(peers, key=lambda label: float(np.median(done.of(label))), default=None)
+
+    def best_of(labels: list[str]) -> str | None:
+        return max(labels, key=lambda label: float(np.median(done.of(label))), default=None)
+
     plain = name.endswith("none")
     for label in (label for label in running if label != _RAW and ways[label].ours):
         if plain:
@@ -224,9 +230,15 @@ def _tell(
                 unit="us",
                 at_most=P99_AT_MOST if "0.4" not in label else None,
             )
-        if best is not None:
-            at_least = PEER_AT_LEAST if not plain and "0.4" not in label else None
-            bench.ratio(f"{name}: {label} to {best}", done, of=label, to=best, unit="MB/s", at_least=at_least)
+        best = best_of(peers)
+        alike = best
+        if ways[label].acknowledged == RETURN:  # others that make no frame wait for its neighbours
+            alike = best_of([peer for peer in peers if ways[peer].acknowledged == RETURN])
+        at_least = PEER_AT_LEAST if not plain and "0.4" not in label else None
+        for peer in dict.fromkeys((alike, best)):
+            if peer is not None:
+                bound = at_least if peer == alike else None
+                bench.ratio(f"{name}: {label} to {peer}", done, of=label, to=peer, unit="MB/s", at_least=bound)
         bench.figure(f"{name}: {label}, private memory", max(done.of(label, "private")), unit="B", at_most=MEMORY_BYTES)
     rows = []
     for label in sorted(first, key=lambda label: -(np.median(done.of(label)) if label in running else first[label]["value"])):

@@ -27,6 +27,7 @@ from mutoscope.bus.commands import (
 )
 from mutoscope.bus.endpoint import Endpoint
 from mutoscope.bus.forms import Form, FormField
+from mutoscope.bus.forward import Answers
 from mutoscope.bus.hub import Hub
 from mutoscope.bus.peer import PeerStatistics
 from mutoscope.bus.portable import dumps
@@ -39,6 +40,7 @@ from mutoscope.bus.wire import SUPERVISOR, WIRE_VERSION, CallRecord
 __all__ = [
     "SUPERVISOR",
     "WIRE_VERSION",
+    "Answers",
     "CallRecord",
     "Command",
     "Deferred",

@@ -9,10 +9,9 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import struct
 
 from mutoscope.bus import wire
-from mutoscope.bus.wire import CallRecord, MalformedError
+from mutoscope.bus.wire import HEADER_BYTES, CallRecord, MalformedError
 
 __all__ = ["AuditReader", "AuditWriter"]
 
@@ -21,20 +20,19 @@ AUDITED_BYTES = 4096
 """Commands longer than that are recorded without their content."""
 
 _START = 64  # the two counters, each written by one side only
+_END = _START + AUDIT_BYTES
 _WRITTEN, _READ = 0, 1
-_length = struct.Struct("=I")
 
 
 class _Memory:
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, _START + AUDIT_BYTES)
+        self._map = mmap.mmap(fd, _END)
         self._bytes = memoryview(self._map)
         self._counters = self._bytes[:16].cast("Q")
-        self._data = self._bytes[_START:]
 
     def close(self) -> None:
         """Unmap it. Twice is fine."""
-        for view in (self._counters, self._data, self._bytes):
+        for view in (self._counters, self._bytes):
             view.release()
         self._map.close()
 
@@ -50,19 +48,18 @@ class AuditWriter(_Memory):
 
     def append(self, record: CallRecord) -> bool:
         """Write a record; False when there is no room for it now."""
-        packed = wire.encode_record(record)
-        size = _length.size + len(packed)
+        packed = wire.pack(record)
+        size = len(packed)
         counters = self._counters
         written = counters[_WRITTEN]
         if size > AUDIT_BYTES - (written - counters[_READ]):
             return False
-        at = written % AUDIT_BYTES
-        if at + size <= AUDIT_BYTES:
-            self._data[at : at + size] = _length.pack(len(packed)) + packed
+        at = written % AUDIT_BYTES + _START
+        if at + size <= _END:
+            self._map[at : at + size] = packed
         else:
-            first = AUDIT_BYTES - at
-            content = _length.pack(len(packed)) + packed
-            self._data[at:], self._data[: size - first] = content[:first], content[first:]
+            first = _END - at
+            self._map[at:_END], self._map[_START : _START + size - first] = packed[:first], packed[first:]
         counters[_WRITTEN] = written + size  # last: a record that was cut short by SIGKILL is none
         return True
 
@@ -72,7 +69,7 @@ class AuditReader(_Memory):
 
     def __init__(self) -> None:
         fd = os.memfd_create("mutoscope:audit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, _START + AUDIT_BYTES)
+        os.ftruncate(fd, _END)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         super().__init__(fd)
         self._fd = fd
@@ -94,17 +91,17 @@ class AuditReader(_Memory):
         left = self._counters[_WRITTEN] - self._read
         if not 0 <= left <= AUDIT_BYTES:
             raise MalformedError(f"{left:,} bytes of records are announced")
-        at = self._read % AUDIT_BYTES
-        data = bytes(self._data[at : at + left])
-        data += bytes(self._data[: left - len(data)])
+        at = self._read % AUDIT_BYTES + _START
+        data = self._map[at : min(at + left, _END)]
+        data += self._map[_START : _START + left - len(data)]
         records, position = [], 0
         while position < left:
-            if left - position < _length.size:
+            if left - position < HEADER_BYTES:
                 raise MalformedError("a record is cut short")
-            end = position + _length.size + _length.unpack_from(data, position)[0]
+            end = position + HEADER_BYTES + wire.body_bytes(data, position)
             if end > left:
                 raise MalformedError("a record is longer than what was written")
-            records.append(wire.decode_record(data[position + _length.size : end]))
+            records.append(wire.decode_record(data[position + HEADER_BYTES : end]))
             position = end
         self._read += left
         self._counters[_READ] = self._read

@@ -30,6 +30,7 @@ _MAX_LOOSE_FDS = 4 * MAX_FDS
 _JOINED = 64
 _SMALL = 4096
 _length = struct.Struct(">I").unpack_from
+_timeval = struct.Struct("@ll").pack
 
 
 class Connection:
@@ -65,8 +66,13 @@ class Connection:
 
     # -- receiving
 
-    def receive(self, *, with_fds: bool = False) -> list[Body]:
-        """Read once, without waiting, and return the messages that are complete, without their lengths.
+    def wait_at_most(self, seconds: float) -> None:
+        """Set how long :meth:`receive` waits where it is to wait."""
+        whole = int(seconds)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(whole, int((seconds - whole) * 1e6)))
+
+    def receive(self, *, with_fds: bool = False, wait: bool = False) -> list[Body]:
+        """Read once and return the messages that are complete, without their lengths. Without waiting, unless told to `wait`.
 
         At the end of the stream `ended` says why. Descriptors that arrive are kept `with_fds`, else the kernel closes them
         (and a read costs less).
@@ -83,7 +89,7 @@ class Connection:
                 data, ancillary, state, _ = self.sock.recvmsg(self._chunk, _ROOM, _NOWAIT)
                 self._keep_fds(ancillary, state)
             else:
-                data = self._recv(self._chunk, _NOWAIT)
+                data = self._recv(self._chunk, 0 if wait else _NOWAIT)
         except BlockingIOError:
             self.drained = True
             return []

@@ -6,16 +6,17 @@ import collections
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from mutoscope.bus import wire
+from mutoscope.bus.calls import Pending
 from mutoscope.bus.commands import Command, Event, Manifest, manifest
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES, Window
-from mutoscope.bus.session import EndpointStatistics, Pending, Session, check_target, check_timeout
+from mutoscope.bus.session import EndpointStatistics, Session, check_room_for_fds, check_target, check_timeout
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError, ConfigError, ErrorRecord
 
@@ -59,12 +60,13 @@ class Endpoint:
         self._connection = Connection(sock)
         self._session = Session(self._connection, name, window_bytes, inbox_bytes)
         self._lines = self._session.lines
+        self._wait_for = self._lines.wait
         self._owners: list[object] = []
         self._handling = False
         self._hearing = False
         self._later: collections.deque[bytes] = collections.deque()
         self._lines.add_bell()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
 
     # -- introduction
 
@@ -183,10 +185,15 @@ class Endpoint:
     def call_fds(
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
-        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
+        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors.
+
+        OSError (EMFILE) when this process may open no more files: nothing is asked then.
+        """
+        self._session.check_open()
+        check_room_for_fds(self._connection.sock, type(command).__name__)
         pending = self._exchange(REQUEST, command, to, timeout_s, wants_fds=True)
         try:
-            return self._session.reply(command, pending, returns), pending.fds
+            return self._session.reply(command, pending, returns), list(pending.fds)
         except Exception:
             close_fds(pending.fds)
             raise
@@ -251,7 +258,7 @@ class Endpoint:
             False if it was discarded, because too many wait already.
         """
         self._session.home.check(self.name)
-        if threading.get_ident() == self._thread and not self._hearing:
+        if get_ident() == self._thread and not self._hearing:
             self._send_later()
             if not self._later:
                 self.publish(event)
@@ -288,21 +295,25 @@ class Endpoint:
         bool
             Whether something is queued for :meth:`dispatch`.
         """
-        self._check_thread()
-        if not self._session.peer_closed and not self._session.closed:
+        session = self._session
+        if get_ident() != self._thread or session.home.left:
+            self._check_thread()
+        if not session.peer_closed and not session.closed:
             self._read(timeout_s)
-        return bool(self._session.inbox)
+        return bool(session.inbox)
 
     def dispatch(self) -> int:
         """Run the queued handlers and event callbacks here; return how many. Inside a handler it does nothing."""
         session, count = self._session, 0
-        if self._handling or not session.inbox:
+        inbox = session.inbox
+        if self._handling or not inbox:
             return 0
-        self._check_thread()
+        if get_ident() != self._thread or session.home.left:
+            self._check_thread()
         self._handling = True
         try:
-            while session.inbox:
-                session.run(session.inbox.popleft(), self._transmit)
+            while inbox:
+                session.run(inbox.popleft(), self._transmit)
                 count += 1
                 if session.outgoing:
                     self._push()
@@ -333,12 +344,13 @@ class Endpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
-        to, timeout_s = check_target(to), check_timeout(timeout_s)
+        to, timeout_s = check_target(to, self._session.lines.peers), check_timeout(timeout_s)
         session = self._session
         if kind == BROADCAST and session.posted:
             self._wait(session.all_received, time.monotonic() + timeout_s * RECEIPTS_SHARE)
         pending = self._ask(kind, command, to, timeout_s, wants_fds)
         try:
+            self._lines.hear_alone(pending)
             remaining = timeout_s
             deadline = time.monotonic() + timeout_s
             while not pending.done:
@@ -360,17 +372,18 @@ class Endpoint:
 
     def _ask(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a call on its line, or through the hub, as soon as there is room for it."""
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             self._check_thread()
         session = self._session
-        name, content = session.encode(command)
-        window = session.window_to(kind, name, to)
+        name = session.name_of(command)
+        line = session.line_to(kind, name, to)
+        window = session.window if line is None else line.window
         if window.charged - window.credited >= window.limit:
             self._wait_for_room(lambda: session.window_to(kind, name, to), name, timeout_s)
-        pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)  # no read between the choice and this
-        if pending.line is not None:
-            self._lines.ask(pending, packed)
-            return pending
+            line = session.line_to(kind, name, to)
+        if line is not None:
+            return self._lines.ask(line, kind, name, command, timeout_s)
+        pending, packed = session.call(kind, name, command, to, timeout_s, wants_fds)
         session.window.charge(len(packed))
         self._transmit(packed)
         return pending
@@ -400,7 +413,7 @@ class Endpoint:
             self._flush()
         self._hearing = True
         try:
-            self._lines.wait(timeout_s, self._hear_hub)
+            self._wait_for(timeout_s, self._hear_hub)
         finally:
             self._hearing = False
         if self._session.outgoing:
@@ -461,5 +474,5 @@ class Endpoint:
 
     def _check_thread(self) -> None:
         self._session.home.check(self.name)
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             raise ConfigError(f"the bus of {self.name} belongs to its main thread: queue what other threads have to say")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -16,9 +17,16 @@ from mutoscope.bus.peer import NOT_FOR_PAGE
 from mutoscope.bus.wire import REQUEST, SUPERVISOR
 from mutoscope.model.errors import MutoscopeError
 
-__all__ = ["Forwarding"]
+__all__ = ["Answers", "Forwarding"]
 
 OnReply = Callable[[Any, Exception | None], None]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a broadcast came to: value and error, by worker."""
+
+    by_worker: dict[str, tuple[Any, Exception | None]]
 
 
 class Deliver(Protocol):
@@ -85,7 +93,7 @@ class Forwarding:
         command : str
             The name of the command.
         to : str or None
-            The worker; None where one only handles it, or for a broadcast, which is answered with (value, error) by worker.
+            The worker; None where one only handles it, or for a broadcast, which is answered with :class:`Answers`.
         raw : msgspec.Raw
             Its fields in msgpack.
         timeout_s : float
@@ -119,7 +127,7 @@ class Forwarding:
         def one(name: str, value: Any, error: Exception | None) -> None:
             answers[name] = (value, error)
             if len(answers) == len(targets):
-                on_reply(answers, None)
+                on_reply(Answers(answers), None)
 
         for name in targets:
             self._send_to(name, sender, command, raw, timeout_s, functools.partial(one, name))

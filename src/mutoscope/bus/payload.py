@@ -16,7 +16,7 @@ import numpy as np
 
 from mutoscope.model.errors import BadPayloadError, ConfigError
 
-__all__ = ["MAX_PAYLOAD_BYTES", "Buffer", "check_encodable", "decode", "decoder", "encode"]
+__all__ = ["MAX_PAYLOAD_BYTES", "Buffer", "check_encodable", "decode", "decoder", "encode", "encode_bare"]
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """The largest payload of one message; larger data belong in a ring or a file."""
@@ -91,6 +91,8 @@ def _decode_custom(kind: Any, value: Any) -> Any:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+encode_bare = _encoder.encode
+"""As :func:`encode`, without its limit, and with whatever error comes."""
 
 
 def encode(value: Any, *what: str) -> bytes:

@@ -1,8 +1,10 @@
 """Classes of scripts and notebooks on their way into a child process.
 
 cloudpickle loses the fields of ``msgspec.Struct`` classes that are not importable, commands and events among them; the pickler
-here rebuilds such classes from their fields. Since 3.1.3 it loses the names of files, too, which tracebacks show; they are
-kept. Only for the start-up payload that a child inherits, never for a socket.
+here rebuilds such classes from their fields, with the bounds and descriptions of those
+(``msgspec.Meta``, which no pickler takes).
+Since 3.1.3 it loses the names of files, too, which tracebacks show; they are kept. Only for the start-up payload that a child
+inherits, never for a socket.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ import msgspec
 
 __all__ = ["dumps"]
 
+_META = (
+    *("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz"),
+    *("title", "description", "examples", "extra_json_schema", "extra"),
+)
 _OWN = {"__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__slots__", "handled_by"}
 
 
@@ -34,6 +40,8 @@ def dumps(value: object) -> bytes:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, msgspec.StructMeta) and not _importable(obj):
                 return _reduce_struct(obj)
+            if isinstance(obj, msgspec.Meta):
+                return _rebuild_meta, ({name: told for name in _META if (told := getattr(obj, name)) is not None},)
             if isinstance(obj, types.CodeType):
                 _, arguments = self.dispatch_table[types.CodeType](obj)
                 return _rebuild_code, (obj.co_filename, arguments)
@@ -42,6 +50,10 @@ def dumps(value: object) -> bytes:
     buffer = io.BytesIO()
     Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def _rebuild_meta(told: dict[str, Any]) -> msgspec.Meta:
+    return msgspec.Meta(**told)
 
 
 def _rebuild_code(filename: str, arguments: tuple[Any, ...]) -> types.CodeType:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import itertools
 import logging
 import math
+import os
+import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from mutoscope.bus import payload, wire
+from mutoscope.bus.calls import Job, Pending, PendingAll
 from mutoscope.bus.commands import (
     Command,
     Event,
@@ -48,9 +52,12 @@ from mutoscope.model.errors import (
     from_record,
 )
 
-__all__ = ["EndpointStatistics", "Pending", "Session", "check_target", "check_timeout", "wake"]
+__all__ = ["EndpointStatistics", "Session", "check_room_for_fds", "check_target", "check_timeout", "wake"]
 
 logger = logging.getLogger(__name__)
+
+REPLY_FDS = 16
+"""What a reply brings, and what is then opened for it, at most: a ring has six."""
 
 _MAX_NAME = 1000
 _WORD_S = 1.0
@@ -71,41 +78,6 @@ class EndpointStatistics(msgspec.Struct, frozen=True):
     events_dropped: int
     problems: int
     lines: int
-
-
-class Pending(msgspec.Struct, gc=False):
-    """A call that waits for its answer, or the answers of a broadcast."""
-
-    number: int
-    command: str
-    kind: int
-    posted: bool = False
-    done: bool = False
-    payload: msgspec.Raw = NIL
-    error: Exception | None = None
-    fds: list[int] = []
-    source: str = ""
-    expected: tuple[str, ...] | None = None
-    answers: dict[str, msgspec.Raw | Exception] = {}
-    line: OutLine | None = None  # on which it went; None: through the hub
-    started: float = 0.0
-    asked: msgspec.Raw = NIL
-    wake: Any = None  # the lock on which another thread waits for `done`
-
-
-class Job(msgspec.Struct, gc=False):
-    """A command or an event that was received and waits to be handled. `id` 0 is an event, `line` None what the hub sent."""
-
-    call: Callable[[Any], Any]
-    value: Any
-    name: str
-    sender: str
-    size: int
-    id: int
-    kind: int
-    line: InLine | None = None
-    ask: wire.Ask | None = None
-    started: float = 0.0
 
 
 class Session:
@@ -141,13 +113,14 @@ class Session:
         self.credits = 0  # how often a window got room again
         self.sending = threading.RLock()  # held to choose the way of a call and send it, and to change the ways
         self.lines = Lines(self)
+        self._names: dict[type[Command], str] = {}
         self._reply_types: dict[type[Command], tuple[int, Any]] = {}
         self._limit = inbox_bytes
         self._credit = CreditAccount(inbox_bytes)
         self._credit_lock = threading.Lock()
         self._last: dict[str, wire.Happened] = {}
         self._subscriptions: dict[str, list[tuple[type[Event], Callable[[Any], None]]]] = {}
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._taken_bytes = 0  # this and the next: written by the reading and by the handling thread
         self._done_bytes = 0
         self._inbox_peak = 0
@@ -196,29 +169,33 @@ class Session:
         if not self.welcomed:
             raise ScopeStateError(f"{self.name} has not said hello on the bus yet")
 
-    def encode(self, command: Command) -> tuple[str, msgspec.Raw]:
-        """Return a command's name and content; raises unless calls are possible."""
+    def name_of(self, command: Command) -> str:
+        """Return the name by which a command travels; raises unless calls are possible."""
         if not self.open or self.home.left:
             self.check_open()
-        check_instance(command, Command)
-        name = message_name(type(command))
-        return name, msgspec.Raw(payload.encode(command, name))
+        kind = type(command)
+        name = self._names.get(kind)
+        if name is None:
+            check_instance(command, Command)
+            name = self._names[kind] = message_name(kind)
+        return name
 
     def call(
-        self, kind: int, name: str, content: msgspec.Raw, to: str | None, timeout_s: float, wants_fds: bool = False
+        self, kind: int, name: str, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False
     ) -> tuple[Pending, bytes]:
-        """Return what will hold the answer, and the message to send; the answer is expected from now on."""
-        number = next(self._numbers)
-        pending = self.pending[number] = Pending(number, name, kind)
-        line = self.lines.routes.get((name, to))
-        if line is None or kind == BROADCAST:
-            return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, content, wants_fds))
-        pending.line, pending.started, pending.asked = line, time.monotonic(), content
-        return pending, wire.pack(wire.Ask(number, kind, name, timeout_s, content))
+        """Return what will hold the answer to a call through the hub, and the message to send."""
+        content = msgspec.Raw(payload.encode(command, name))
+        number = next(self.numbers)
+        pending = self.pending[number] = (PendingAll if kind == BROADCAST else Pending)(number, name, kind)
+        return pending, wire.pack(wire.Call(number, kind, name, to, timeout_s, content, wants_fds))
+
+    def line_to(self, kind: int, name: str, to: str | None) -> OutLine | None:
+        """Return the line on which a call would go now; None: through the hub."""
+        return None if kind == BROADCAST else self.lines.routes.get((name, to))
 
     def window_to(self, kind: int, name: str, to: str | None) -> Window:
         """Return the window that a call would need room in now: that of its line, or of the way through the hub."""
-        line = None if kind == BROADCAST else self.lines.routes.get((name, to))
+        line = self.line_to(kind, name, to)
         return self.window if line is None else line.window
 
     def all_received(self) -> bool:
@@ -267,13 +244,18 @@ class Session:
         if pending.error is not None:
             raise pending.error
         kind = self._reply_type(type(command)) if returns is None else returns
-        return payload.decode(pending.payload, kind, "reply of ", pending.source, " to ", pending.command)
+        try:
+            return payload.decoder(kind)(pending.payload)
+        except Exception as error:
+            source = pending.source if pending.line is None else pending.line.peer
+            raise BadPayloadError(f"reply of {source} to {pending.command}: {error}") from error
 
     def replies(self, command: Command, pending: Pending, timeout_s: float, returns: Any) -> dict[str, Any]:
         """Return what each peer answered to a broadcast: its value, or an exception."""
         if pending.error is not None:
             raise pending.error
         kind = self._reply_type(type(command)) if returns is None else returns
+        assert isinstance(pending, PendingAll)
         if pending.expected is None:
             raise CommandTimeoutError(f"the supervisor did not take {pending.command} within {timeout_s:g} s")
         replies: dict[str, Any] = {}
@@ -326,13 +308,16 @@ class Session:
             self.lines.cut(message)
 
     def _answered(self, message: wire.Answer, size: int) -> None:
-        fds = self.connection.take_fds(message.fds) if message.fds else []
+        fds = self.connection.take_fds_if_all(message.fds) if message.fds else []
         pending = self.pending.get(message.id)
         if pending is None:
             self._late += 1
-            close_fds(fds)
+            close_fds(fds or ())
             return
-        if pending.kind == BROADCAST:
+        if fds is None:
+            self.finish(pending, too_many_files(pending.command))
+            return
+        if isinstance(pending, PendingAll):
             pending.answers[message.source] = message.payload
             self._collect(message.id, pending)
             return
@@ -347,7 +332,7 @@ class Session:
             self._late += 1
             return
         error = from_record(message.error)
-        if pending.kind == BROADCAST and pending.expected is not None:
+        if isinstance(pending, PendingAll) and pending.expected is not None:
             pending.answers[message.source] = error
             self._collect(message.id, pending)
             return
@@ -355,11 +340,11 @@ class Session:
 
     def _targets(self, message: wire.Targets, size: int) -> None:
         pending = self.pending.get(message.id)
-        if pending is not None:
+        if isinstance(pending, PendingAll):
             pending.expected = message.names
             self._collect(message.id, pending)
 
-    def _collect(self, number: int, pending: Pending) -> None:
+    def _collect(self, number: int, pending: PendingAll) -> None:
         if pending.expected is not None and len(pending.answers) >= len(pending.expected):
             self.finish(pending, None)
 
@@ -408,7 +393,10 @@ class Session:
     ) -> None:
         """Queue a command that came on a line."""
         self._received += 1
-        self._queue(Job(call, command, ask.command, line.sender, size, ask.id, ask.kind, line, ask, started))
+        self._taken_bytes = taken = self._taken_bytes + size
+        if taken - self._done_bytes > self._inbox_peak:
+            self._inbox_peak = taken - self._done_bytes
+        self.inbox.append(Job(call, command, ask.command, line.sender, size, ask.id, ask.kind, line, ask, started))
 
     def _happened(self, message: wire.Happened, size: int) -> None:
         if message.dropped:
@@ -481,10 +469,14 @@ class Session:
         """Run one handler or event callback; `emit` sends its reply. What it raises goes to whoever sent the command."""
         try:
             value = job.call(job.value)
-            self.home.check(self.name)  # a handler that forked returns twice: the parent answers
+            if self.home.left:  # a handler that forked returns twice: the parent answers
+                self.home.check(self.name)
             if job.kind != SEND:
-                packed = msgspec.Raw(payload.encode(value, "reply of ", self.name, " to ", job.name))
-                self._reply(job, wire.Return(job.id, packed), "ok", emit)
+                packed = wire.pack_return(job.id, value, "reply of ", self.name, " to ", job.name)
+                if job.line is not None:
+                    self.lines.answer(job, packed, "ok")
+                else:
+                    emit(packed)
         except Exception as error:  # the boundary between a handler and the bus: the sender hears it
             if self.home.left:
                 raise
@@ -492,7 +484,11 @@ class Session:
             record = wire.error_record(error, traceback.format_exc())
             logger.warning("%s: handling %s of %s failed: %s", self.name, job.name, job.sender, record.message, exc_info=True)
             if job.kind != SEND:
-                self._reply(job, wire.Fail(job.id, record), f"{record.type_name}: {record.message}", emit)
+                packed = wire.pack(wire.Fail(job.id, record))
+                if job.line is not None:
+                    self.lines.answer(job, packed, f"{record.type_name}: {record.message}")
+                else:
+                    emit(packed)
             elif job.id:
                 emit(wire.pack(wire.Problem(job.sender, job.name, record)))
         finally:
@@ -502,12 +498,6 @@ class Session:
                 self._handled_bytes(job.size)
             elif not self.home.left:
                 self.lines.handled(job.line, job.size)
-
-    def _reply(self, job: Job, reply: wire.Return | wire.Fail, outcome: str, emit: Callable[[bytes], None]) -> None:
-        if job.line is None:
-            emit(wire.pack(reply))
-        else:
-            self.lines.answer(job, reply, outcome)
 
     def _handled_bytes(self, size: int) -> None:
         with self._credit_lock:
@@ -543,6 +533,25 @@ class Session:
         self.connection.close()
 
 
+def check_room_for_fds(sock: socket.socket, what: str) -> None:
+    """Raise OSError (EMFILE) unless a reply may bring descriptors, before who gives them does anything for it."""
+    taken: list[int] = []
+    try:
+        for _ in range(REPLY_FDS):
+            taken.append(os.dup(sock.fileno()))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise too_many_files(what) from None
+    finally:
+        close_fds(taken)
+
+
+def too_many_files(what: str) -> OSError:
+    """Return the error of a process that asked for descriptors and has no room for them."""
+    return OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: {what} brings descriptors, and this process may have no more")
+
+
 def wake(waiting: threading.Lock) -> None:
     """Release a lock on which somebody may wait, or somebody else has just released."""
     with contextlib.suppress(RuntimeError):
@@ -551,7 +560,7 @@ def wake(waiting: threading.Lock) -> None:
 
 def check_timeout(timeout_s: Any) -> float:
     """Return a time-out in seconds as a float; raises before anything is sent."""
-    if type(timeout_s) is float and timeout_s == timeout_s:
+    if type(timeout_s) is float and timeout_s == timeout_s:  # by far the most frequent, and no number only in name
         return timeout_s
     if isinstance(timeout_s, bool | np.bool_) or not isinstance(timeout_s, int | float | np.integer | np.floating):
         raise TypeError(f"timeout_s is a number of seconds, not {timeout_s!r:.80}")
@@ -564,10 +573,10 @@ def check_timeout(timeout_s: Any) -> float:
     return seconds
 
 
-def check_target(to: Any) -> str | None:
+def check_target(to: Any, known: Collection[str] = ()) -> str | None:
     """Return the name of the process to which a command goes, or None; raises before anything is sent."""
-    if to is None:
-        return None
+    if to is None or (type(to) is str and to in known):
+        return to
     if not isinstance(to, str):
         raise TypeError(f"to is the name of a worker, not {to!r:.80}")
     name = str.__str__(to)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from mutoscope.bus import wire
+from mutoscope.bus.calls import Pending
 from mutoscope.bus.commands import Command, Event, Manifest
 from mutoscope.bus.connection import Connection, close_fds
 from mutoscope.bus.endpoint import RECEIPTS_SHARE
 from mutoscope.bus.flow import INBOX_BYTES, WINDOW_BYTES
-from mutoscope.bus.session import EndpointStatistics, Pending, Session, check_target, check_timeout
+from mutoscope.bus.session import EndpointStatistics, Session, check_room_for_fds, check_target, check_timeout
 from mutoscope.bus.session import wake as release
 from mutoscope.bus.wire import BROADCAST, REQUEST, SEND, MalformedError
 from mutoscope.model.errors import CommandTimeoutError
@@ -107,10 +108,15 @@ class ThreadedEndpoint:
     def call_fds(
         self, command: Command, to: str | None = None, timeout_s: float = 10.0, *, returns: Any = None
     ) -> tuple[Any, list[int]]:
-        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors."""
+        """As :meth:`request`; returns (reply, descriptors that came with it). The caller owns the descriptors.
+
+        OSError (EMFILE) when this process may open no more files: nothing is asked then.
+        """
+        self._session.check_open()
+        check_room_for_fds(self._connection.sock, type(command).__name__)
         pending = self._exchange(REQUEST, command, to, timeout_s, wants_fds=True)
         try:
-            return self._session.reply(command, pending, returns), pending.fds
+            return self._session.reply(command, pending, returns), list(pending.fds)
         except Exception:
             close_fds(pending.fds)
             raise
@@ -191,14 +197,21 @@ class ThreadedEndpoint:
 
     def _exchange(self, kind: int, command: Command, to: str | None, timeout_s: float, wants_fds: bool = False) -> Pending:
         """Send a command and wait for its answer, which is then in the Pending, or for the time-out, which then is."""
-        to, timeout_s = check_target(to), check_timeout(timeout_s)
+        to, timeout_s = check_target(to, self._session.lines.peers), check_timeout(timeout_s)
         session, deadline = self._session, time.monotonic() + timeout_s
         if kind == BROADCAST and session.posted:
             self._wait(session.all_received, _taken_lock(), time.monotonic() + timeout_s * RECEIPTS_SHARE)
         wake = _taken_lock()
         pending = self._ask(kind, command, to, timeout_s, wants_fds, wake)
         try:
-            if not self._wait(lambda: pending.done, wake, deadline):
+            if self._reading.acquire(blocking=False):  # else another thread reads for this one too
+                try:
+                    session.lines.hear_alone(pending)
+                finally:
+                    self._reading.release()
+                if pending.done:
+                    self._wake_one()
+            if not pending.done and not self._wait(lambda: pending.done, wake, deadline):
                 session.check_open()
                 if kind != BROADCAST:
                     pending.error = CommandTimeoutError(f"{pending.command} was not answered within {timeout_s:g} s")
@@ -220,7 +233,7 @@ class ThreadedEndpoint:
     ) -> Pending:
         """Send a call on its line, or through the hub, as soon as there is room for it. Without `wake` it is posted."""
         session, deadline = self._session, time.monotonic() + timeout_s
-        name, content = session.encode(command)
+        name = session.name_of(command)
 
         def has_room() -> bool:
             return session.window_to(kind, name, to).has_room
@@ -228,16 +241,17 @@ class ThreadedEndpoint:
         while True:
             with self._sending:
                 session.check_open()
-                if has_room():
-                    pending, packed = session.call(kind, name, content, to, timeout_s, wants_fds)
-                    pending.wake, pending.posted = wake, wake is None
-                    if pending.posted:
-                        session.posted.add(pending.number)
-                    if pending.line is None:
+                line = session.line_to(kind, name, to)
+                if (session.window if line is None else line.window).has_room:
+                    if line is not None:
+                        pending = session.lines.ask(line, kind, name, command, timeout_s)
+                    else:
+                        pending, packed = session.call(kind, name, command, to, timeout_s, wants_fds)
                         session.window.charge(len(packed))
                         self._transmit(packed)
-                    else:
-                        session.lines.ask(pending, packed)
+                    pending.wake, pending.posted = wake, wake is None  # who hears the answer waits for this lock first
+                    if pending.posted:
+                        session.posted.add(pending.number)
                     return pending
             if not self._wait(has_room, _taken_lock(), deadline):
                 session.check_open()

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from mutoscope.bus import payload
 from mutoscope.bus.commands import Manifest
 from mutoscope.bus.payload import MAX_PAYLOAD_BYTES
 from mutoscope.model.errors import ErrorRecord, to_record
@@ -26,6 +27,7 @@ __all__ = [
     "REQUEST",
     "SEND",
     "SUPERVISOR",
+    "UNDECODABLE",
     "WIRE_VERSION",
     "Accept",
     "Answer",
@@ -54,15 +56,17 @@ __all__ = [
     "Subscribe",
     "Targets",
     "Welcome",
-    "decode_asked",
     "decode_downward",
     "decode_record",
-    "decode_replied",
     "decode_upward",
-    "encode_record",
+    "body_bytes",
+    "asked",
     "error_record",
     "pack",
+    "pack_ask",
+    "pack_return",
     "plain_text",
+    "replied",
     "sendable",
 ]
 
@@ -324,6 +328,7 @@ Replied = Return | Fail | Credit
 
 _encode = msgspec.msgpack.Encoder().encode
 _pack_length = struct.Struct(">I").pack
+_unpack_length = struct.Struct(">I").unpack_from
 _upward = msgspec.msgpack.Decoder(Upward).decode
 _downward = msgspec.msgpack.Decoder(Downward).decode
 _asked = msgspec.msgpack.Decoder(Ask).decode
@@ -331,29 +336,61 @@ _replied = msgspec.msgpack.Decoder(Replied).decode
 _record = msgspec.msgpack.Decoder(CallRecord).decode
 
 
-def pack(message: _Wire) -> bytes:
+def pack(message: _Wire | CallRecord) -> bytes:
     """Return the message with its length in front, ready for the socket."""
     body = _encode(message)
     return _pack_length(len(body)) + body
+
+
+_ASK, _RETURN = Ask.__struct_config__.tag, Return.__struct_config__.tag
+
+
+def pack_ask(number: int, kind: int, name: str, timeout_s: float, command: Any) -> bytes:
+    """Pack an :class:`Ask` for a command that is not encoded yet: both at once. Raises BadPayloadError."""
+    return _pack_around(command, (_ASK, number, kind, name, timeout_s, command), name)
+
+
+def pack_return(number: int, value: Any, *what: str) -> bytes:
+    """Pack a :class:`Return` for a value that is not encoded yet: both at once. Raises BadPayloadError, which names `what`."""
+    return _pack_around(value, (_RETURN, number, value), *what)
+
+
+def _pack_around(value: Any, message: tuple[Any, ...], *what: str) -> bytes:
+    try:
+        body = payload.encode_bare(message)
+    except Exception:
+        payload.encode(value, *what)
+        raise
+    if len(body) > MAX_PAYLOAD_BYTES:
+        payload.encode(value, *what)
+    return _pack_length(len(body)) + body
+
+
+def body_bytes(data: Body, position: int = 0) -> int:
+    """Return the length that stands in front of the message at `position`."""
+    size: int = _unpack_length(data, position)[0]
+    return size
+
+
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What the bare decoders below raise for bytes that are no message."""
 
 
 def _decoding(decode: Callable[[Body], Any], what: str) -> Callable[[Body], Any]:
     def decoding(body: Body) -> Any:
         try:
             return decode(body)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise MalformedError(str(error)) from error
 
     decoding.__doc__ = f"Decode {what}; raises MalformedError."
     return decoding
 
 
+asked, replied = _asked, _replied  # bare, for those who catch UNDECODABLE themselves: a call less for each message
 decode_upward = _decoding(_upward, "what a process sent to the hub")
 decode_downward = _decoding(_downward, "what the hub sent")
-decode_asked = _decoding(_asked, "what the asking side of a line sent")
-decode_replied = _decoding(_replied, "what the answering side of a line sent")
 decode_record = _decoding(_record, "a record of the audit")
-encode_record: Callable[[CallRecord], bytes] = _encode
 
 
 def error_record(error: BaseException, traceback: str = "") -> ErrorRecord:

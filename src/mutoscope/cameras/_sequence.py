@@ -64,8 +64,8 @@ class ExposureCount:
     def __init__(self, counters: dict[str, int], *, counted: bool) -> None:
         self._counters = counters
         self._counted = counted
-        self._before = {name: counters.get(name, 0) for name in ("exposed", "delivered", "overruns")}
-        self._shown = self._before["overruns"]
+        self._before = {name: counters.get(name, 0) for name in ("exposed", "delivered", "missed")}
+        self._shown = self._before["missed"]
         self._reported = self._gaps = self._delivered = self._frozen = 0
         self._last_tick: int | None = None
         self.refused = 0
@@ -86,8 +86,8 @@ class ExposureCount:
         if self._counted:
             return
         counters, before = self._counters, self._before
-        self._reported += counters.get("overruns", 0) - self._shown
+        self._reported += counters.get("missed", 0) - self._shown
         lost = max(self._reported + self.refused, self._gaps)
-        counters["overruns"] = self._shown = before["overruns"] + lost
+        counters["missed"] = self._shown = before["missed"] + lost
         counters["delivered"] = before["delivered"] + self._delivered
         counters["exposed"] = before["exposed"] + self._delivered + lost

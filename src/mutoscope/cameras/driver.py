@@ -32,7 +32,7 @@ GetBuffer = Callable[[Sequence[int], DTypeLike], NDArray[Any]]
 _WAIT_S = 0.1
 _ENDED = object()
 FROZEN_TICK = (
-    "the tick of %s does not advance (it is %d again): exposures that are missed cannot be counted as camera_overrun; "
+    "the tick of %s does not advance (it is %d again): exposures that are missed cannot be counted; "
     "yield the camera's own counter of exposures, or leave 'tick' out"
 )
 
@@ -96,7 +96,7 @@ class Camera(ABC):
     lent_as : str or None
         The name under which a scope of this program runs the camera; set by the scope.
     counts_itself : bool
-        Of a class: whether the driver counts ``exposed``, ``delivered`` and ``overruns`` itself, because it knows more than its
+        Of a class: whether the driver counts ``exposed``, ``delivered`` and ``missed`` itself, because it knows more than its
         ticks and the buffers that it was refused tell.
     """
 
@@ -304,13 +304,13 @@ class Camera(ABC):
     def health(self) -> dict[str, int]:
         """Return the counters since opening.
 
-        ``exposed`` (ticks), ``delivered`` (frames yielded), ``overruns`` (exposures that never became frames: late, refused a
+        ``exposed`` (ticks), ``delivered`` (frames yielded), ``missed`` (exposures that never became frames: late, refused a
         buffer, or dropped by the device), ``timeouts`` and ``timeouts_consecutive`` (waits in which the device gave nothing),
-        and what a driver adds. After a sequence ``exposed = delivered + overruns``; while it runs the difference is what is
+        and what a driver adds. After a sequence ``exposed = delivered + missed``; while it runs the difference is what is
         still in the camera's own memory.
 
-        :meth:`sequence` counts the first three: overruns are the buffers refused and what the driver adds with
-        ``count("overruns", k)``, or, if that is more, the gaps in its ticks.
+        :meth:`sequence` counts the first three: ``missed`` are the buffers refused and what the driver adds with
+        ``count("missed", k)``, or, if that is more, the gaps in its ticks.
         """
         return dict(self.counters)
 
@@ -431,7 +431,7 @@ class Camera(ABC):
 
     def _clear_counters(self) -> None:
         self.counters.clear()
-        self.counters.update(exposed=0, delivered=0, overruns=0, timeouts=0, timeouts_consecutive=0)
+        self.counters.update(exposed=0, delivered=0, missed=0, timeouts=0, timeouts_consecutive=0)
 
 
 class CopyingCamera(Camera):
@@ -447,7 +447,7 @@ class CopyingCamera(Camera):
         """Start the device and yield ``(array (y, x), metadata)`` until closed or at the end of its data.
 
         The array is copied before the next one is asked for, so it may live in the SDK's memory. A tick that advances by more
-        than one in the metadata counts as overruns. Stop the device in a ``finally``: the iterator is closed when enough frames
+        than one in the metadata counts as missed. Stop the device in a ``finally``: the iterator is closed when enough frames
         came.
         """
 
@@ -468,11 +468,11 @@ class CopyingCamera(Camera):
                 missed = max(int(metadata.get("tick", tick + 1)) - tick - 1, 0)
                 tick += missed + 1
                 self.count("exposed", missed + 1)
-                self.count("overruns", missed)
+                self.count("missed", missed)
                 self.counters["timeouts_consecutive"] = 0
                 buffer = self.take_buffer(array, get_buffer)
                 if buffer is None:
-                    self.count("overruns")
+                    self.count("missed")
                     continue
                 np.copyto(buffer, array)
                 delivered += 1

@@ -30,7 +30,7 @@ class ReplayCamera(CopyingCamera):
 
     Frames are read ahead in the camera's process by one thread (`read_ahead` frames, 64 MiB at most). They keep their dtype and
     are bit-exact. No frame is left out because reading is slow; the sequence then runs late, which :meth:`health` counts as
-    ``late``. With a rate, a frame for which there is no buffer is a counted overrun, as with any camera; without one it waits.
+    ``late``. With a rate, a frame for which there is no buffer is a missed exposure, as with any camera; without one it waits.
 
     Parameters
     ----------
@@ -96,8 +96,11 @@ class ReplayCamera(CopyingCamera):
         """What the data set says of itself: kind, count, shape, dtype, colour samples, axes, pixel size."""
         if self._facts is None:
             dataset = open_dataset(self.get("path"), self.get("image"))
-            dataset.close()
-            self._check_colour(dataset.facts)
+            try:
+                self._check_colour(dataset.facts)
+                dataset.check()
+            finally:
+                dataset.close()
             self._facts = dataset.facts
         return self._facts
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError
 
 __all__ = ["Setting", "SettingKind", "check_settings"]
@@ -217,7 +218,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
                 raise self._refuse(value)
 
     def _refuse(self, value: Any) -> ConfigError:
-        return ConfigError(f"{self.name} must be {self.expected()}, not {value!r}")
+        return ConfigError(f"{self.name} must be {self.expected()}, not {shown(value)}")
 
 
 def check_settings(owner: str, specs: Iterable[Setting], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,9 @@ class SimulatedCamera(Camera):
     """A simulated camera.
 
     Exposure `k` is complete at ``k / rate_hz`` after the start, whether or not anybody takes it. The camera's own memory holds
-    `buffer_frames` of them; one that is overwritten before it was taken, or for which there was no buffer, is a counted
-    overrun, and the tick goes on. A frame costs one copy and its beads' stamps: the noise is rendered at opening, and that of a
-    frame is a stretch of its rows.
+    `buffer_frames` of them; one that is overwritten before it was taken, or for which there was no buffer, is counted
+    as missed, and the tick goes on. A frame costs one copy and its beads' stamps: the noise is rendered at opening, and that of
+    a frame is a stretch of its rows.
 
     Every frame is a function of the settings and the tick: :meth:`expected_frame` recomputes it and :meth:`truth` gives the
     positions of the beads in it.
@@ -296,7 +296,7 @@ class SimulatedCamera(Camera):
     def _skip(self, tick: int, to: int) -> int:
         """Count the exposures from `tick` up to `to` as lost."""
         if to > tick:
-            self.count("overruns", to - tick)
+            self.count("missed", to - tick)
             return to
         return tick
 

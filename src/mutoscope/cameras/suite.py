@@ -267,17 +267,17 @@ class CameraSuite:
         assert buffers.refused == 2, f"{said}; it asked {buffers.asked} times"
         assert len(taken) == self.frames, f"{said}; it gave {len(taken)} of {self.frames} frames"
         self._check_health(health, self.frames)
-        overruns = health["overruns"]
+        missed = health["missed"]
         if not self.drops_when_refused:
-            assert overruns == 0, f"a camera that waits for its consumer loses nothing, and health() says {overruns} overruns"
+            assert missed == 0, f"a camera that waits for its consumer loses nothing, and health() says {missed} missed"
             return
-        assert overruns >= 2, f"two buffers were refused, and health() says {overruns} overruns: leave the counting to Camera"
+        assert missed >= 2, f"two buffers were refused, and health() says {missed} missed: leave the counting to Camera"
         ticks = [metadata["tick"] for metadata, _ in taken if "tick" in metadata]
         said = f"tick must advance for the exposures that were refused a buffer, too: two were, between {ticks[:2]}"
         assert not ticks or ticks[1] - ticks[0] >= 3, said
-        exposures = ticks[-1] - ticks[0] + 1 if ticks else overruns + len(taken)
-        said = f"the ticks tell of {exposures - len(taken)} missed exposures, health() of {overruns} overruns"
-        counted = overruns == exposures - len(taken) or type(camera).counts_itself
+        exposures = ticks[-1] - ticks[0] + 1 if ticks else missed + len(taken)
+        said = f"the ticks tell of {exposures - len(taken)} missed exposures, health() of {missed} missed"
+        counted = missed == exposures - len(taken) or type(camera).counts_itself
         assert counted, f"{said}: Camera counts the buffers that were refused, leave them to it"
 
     def test_what_the_buffer_source_raises_ends_the_sequence(self) -> None:
@@ -324,8 +324,8 @@ class CameraSuite:
     def _check_health(health: Mapping[str, int], delivered: int) -> None:
         said = f"health() is {dict(health)}"
         assert health["delivered"] == delivered, f"{said}: delivered must be the {delivered} frames yielded"
-        balance = health["delivered"] + health["overruns"]
-        assert health["exposed"] == balance, f"{said}: after a sequence exposed must be delivered + overruns, {balance}"
+        balance = health["delivered"] + health["missed"]
+        assert health["exposed"] == balance, f"{said}: after a sequence exposed must be delivered + missed, {balance}"
 
 
 def _at(kind: str, value: float) -> Any:

@@ -114,9 +114,9 @@ class CameraWorker(Worker):
                 return "complete", ""
             self.camera.already_delivered = writer.head - self._first_id + 1
             self._told_start = False
-            overruns = row.camera_overruns
+            missed = row.missed
             self._last_tick = self._missed_ticks = published = 0
-            self._counted = self._seen_overruns = self.camera.counters.get("overruns", 0)
+            self._counted = self._seen_missed = self.camera.counters.get("missed", 0)
             sequence = self.camera.sequence(remaining, self._buffer)
             try:
                 for metadata in sequence:
@@ -132,12 +132,12 @@ class CameraWorker(Worker):
             except (ConfigError, DatasetError) as error:
                 return "error", str(error)  # trying again would end in the same way
             finally:
-                self._count_overruns()
+                self._count_missed()
                 if self._slot is not None:
                     self._slot.discard()
                     self._slot = None
                 sequence.close()
-            if remaining is not None and row.camera_overruns > overruns and published:
+            if remaining is not None and row.missed > missed and published:
                 continue  # a driver that counts what it lost among the frames asked for is asked for the rest
             return self._ended_early()
 
@@ -194,7 +194,7 @@ class CameraWorker(Worker):
                 f"a frame of {form} is {size:,} bytes, the slots of {self.stream} hold {self._frames.slot_bytes:,}: begin with "
                 "the largest frames, or start the scope again"
             )
-        if self.scope.record_path is not None and (tuple(shape), np.dtype(dtype).name) != (tuple(info.shape), info.dtype):
+        if self.scope.recorded and (tuple(shape), np.dtype(dtype).name) != (tuple(info.shape), info.dtype):
             from mutoscope import storage  # late: a camera's process starts without it
 
             storage.CameraLayout((shape[0], shape[1]), dtype).level()  # refuses what cannot be stored
@@ -216,15 +216,15 @@ class CameraWorker(Worker):
         if self._last_tick and tick > self._last_tick + 1:
             self._missed_ticks += tick - self._last_tick - 1
         self._last_tick = tick
-        self._count_overruns()
+        self._count_missed()
 
-    def _count_overruns(self) -> None:
+    def _count_missed(self) -> None:
         """Enter exposures that never became frames: those that the driver counts or, if that is more, the gaps in its ticks."""
-        missed = max(self.camera.counters.get("overruns", 0) - self._seen_overruns, self._missed_ticks)
-        known = self._counted - self._seen_overruns
+        missed = max(self.camera.counters.get("missed", 0) - self._seen_missed, self._missed_ticks)
+        known = self._counted - self._seen_missed
         if missed > known:
-            self._host_or_raise().row.camera_overruns += missed - known
-            self._counted = self._seen_overruns + missed
+            self._host_or_raise().row.missed += missed - known
+            self._counted = self._seen_missed + missed
 
     def teardown(self) -> None:
         """Close the device."""

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from mutoscope.cli._convert import Image, add_commands
+from mutoscope.cli._fiji import fiji
+from mutoscope.cli._keys import keys
 from mutoscope.cli._plate import plate
 from mutoscope.cli._values import out_path, whole
+from mutoscope.cli._view import add_view
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import command_for
 
@@ -39,7 +42,10 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(plate)
+app.command(fiji)
+app.command(keys)
 add_commands(app)
+add_view(app)
 
 Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")]
 Headless = Annotated[bool, Parameter(negative="", help="No live display in the terminal.")]
@@ -56,7 +62,8 @@ WithoutPage = Annotated[bool, Parameter(negative="", help="Without the live page
 PublicUrl = Annotated[str | None, Parameter(help="The page's address behind a proxy, such as https://lab.example/scope1/.")]
 
 Compression = Annotated[
-    str | None, Parameter(help="How frames are stored: none, blosc-lz4 or zstd. By default none, which is the fastest.")
+    str | None,
+    Parameter(help="How frames are stored: none, blosc-lz4, blosc-zstd or zstd. By default none, which is the fastest."),
 ]
 
 
@@ -167,31 +174,8 @@ def run(
 
 
 @app.command
-def view(
-    viewer: Annotated[Literal["browser"], Parameter(help="What shows it.")],
-    dataset: Annotated[Path, Parameter(help="A recording: OME-Zarr, or an OME-TIFF.")],
-    /,
-    *,
-    port: Port = None,
-    public_url: PublicUrl = None,
-) -> int:
-    """Show a stored data set in the browser; Ctrl-C ends it."""
-    from mutoscope.app.report import check_dataset
-    from mutoscope.viewers.page.settings import PageSettings, check_available
-
-    check_dataset(dataset)
-    settings = PageSettings(port=port or 0, public_url=public_url)
-    check_available()
-    from mutoscope.viewers.page.dataset_page import DatasetPage
-
-    page = DatasetPage(dataset, settings)
-    page.serve(lambda: _announce(f"the page: {page.url}\nCtrl-C ends it"))
-    return 0
-
-
-@app.command
 def share(
-    scope: Annotated[str | None, Parameter(help="Its name, if several scopes of yours have a page.")] = None,
+    scope: Annotated[str | None, Parameter(help="Its name or its page's port, if several scopes of yours have one.")] = None,
     /,
     *,
     view: Annotated[bool, Parameter(negative="", help="A link that only looks: the only kind that there is.")] = True,
@@ -214,11 +198,10 @@ def info(
     json: Json = False,
 ) -> int:
     """Tell what a data set holds: shape, frames, gaps, times, ledger."""
-    from mutoscope import storage
-    from mutoscope.app.report import check_dataset, dataset_lines
+    from mutoscope.app.report import check_dataset, dataset_lines, describe
 
     check_dataset(dataset)
-    found = storage.info(dataset)
+    found = describe(dataset)
     print(jsonlib.dumps(found) if json else "\n".join(dataset_lines(found)))
     return 0
 
@@ -230,10 +213,10 @@ def report(
     *,
     json: Json = False,
 ) -> int:
-    """Make a run's one-page report again, NAME.mutoscope/report.html: gaps, rates, restarts, drops, clocks, disk."""
-    from mutoscope.app.run_report import folder_of, write_report
+    """Make a run's one-page report again, NAME.mutoscope/report.html: gaps, rates, restarts, losses, clocks, disk."""
+    from mutoscope.app.run_report import write_report
 
-    made = write_report(folder_of(run))
+    made = write_report(run)
     print(jsonlib.dumps({"report": str(made)}) if json else str(made))
     return 0
 
@@ -296,7 +279,8 @@ def doctor(*, json: Json = False) -> int:
 @app.command
 def bench(
     name: Annotated[
-        Literal["ring", "bus", "live", "faults", "storage", "crash", "plate", "page"], Parameter(help="What to measure.")
+        Literal["ring", "bus", "live", "faults", "storage", "crash", "plate", "page", "viewers"],
+        Parameter(help="What to measure."),
     ],
     /,
     *,
@@ -304,17 +288,22 @@ def bench(
         bool, Parameter(negative="", help="Everything once, seconds instead of minutes; times are not judged.")
     ] = False,
     kills: Annotated[
-        int | None, Parameter(converter=whole, help="Of faults and crash: how many workers, or writers of a kind, to kill.")
+        int | None,
+        Parameter(converter=whole, help="Of faults, crash and viewers: how many to kill, of crash of each kind of writer."),
     ] = None,
     seed: Annotated[
-        int | None, Parameter(converter=whole, help="Of faults and crash: chooses the same victims and moments again.")
+        int | None, Parameter(converter=whole, help="Of faults, crash and viewers: chooses the same victims and moments again.")
     ] = None,
     peers: Annotated[
         bool,
         Parameter(negative="", help="Of storage: against other packages, each that is installed."),
     ] = False,
     only: Annotated[
-        str | None, Parameter(help="Of crash and storage --peers: what has this in its name, as '512² zstd' has.")
+        str | None,
+        Parameter(
+            help="Of crash and storage --peers: what has this in its name, as '512² zstd' has. Of viewers: napari or fiji, "
+            "on the screen that there is."
+        ),
     ] = None,
     markdown: Annotated[bool, Parameter(negative="", help="Print the results as Markdown.")] = False,
     json: Json = False,
@@ -348,9 +337,9 @@ def bench(
 
 
 _BENCH_OPTIONS = {
-    "kills": ("faults", "crash"),
-    "seed": ("faults", "crash"),
-    "only": ("crash", "storage"),
+    "kills": ("faults", "crash", "viewers"),
+    "seed": ("faults", "crash", "viewers"),
+    "only": ("crash", "storage", "viewers"),
     "peers": ("storage",),
 }
 

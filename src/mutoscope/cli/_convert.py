@@ -32,14 +32,21 @@ def add_commands(app: App) -> None:
 
 def convert(
     source: Annotated[
-        Path, Parameter(help="A recording, TIFF, OME-TIFF, a folder of TIFF or PNG, OME-Zarr, NDTiff, or what bioio reads.")
+        Path,
+        Parameter(help="A recording, a plate, TIFF, OME-TIFF, a folder of TIFF or PNG, OME-Zarr, NDTiff, or what bioio reads."),
     ],
-    out: Annotated[Path, Parameter(help="The copy: a name that ends in .ome.zarr or .ome.tiff.")],
+    out: Annotated[
+        Path,
+        Parameter(
+            help="The copy: a name that ends in .ome.zarr or .ome.tiff; of a plate also a folder for an OME-TIFF a field."
+        ),
+    ],
     /,
     *,
     image: Image = None,
     compression: Annotated[
-        str | None, Parameter(help="none, which is the default; OME-Zarr also blosc-lz4 and zstd, OME-TIFF zlib and zstd.")
+        str | None,
+        Parameter(help="none, which is the default; OME-Zarr also blosc-lz4, blosc-zstd and zstd, OME-TIFF zlib and zstd."),
     ] = None,
     ome_zarr_version: Annotated[str | None, Parameter(help="0.5, which is the default, or 0.4.")] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace a data set that stands there.")] = False,

@@ -32,7 +32,7 @@ def import_(
     wells: Annotated[
         int | None, Parameter(converter=whole, help="How many the plate has: 96, 384, …, if the microscope's files do not say.")
     ] = None,
-    compression: Annotated[str, Parameter(help="Of each plane: none, blosc-lz4 or zstd.")] = "none",
+    compression: Annotated[str, Parameter(help="Of each plane: none, blosc-lz4, blosc-zstd or zstd.")] = "none",
     overwrite: Annotated[bool, Parameter(negative="", help="Make it anew in place of what stands there.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the result as one JSON object, on the last line.")] = False,
 ) -> int:

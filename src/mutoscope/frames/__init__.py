@@ -1,4 +1,4 @@
-"""Frames in shared memory: the ring, and beside it tables of typed rows and the status of all workers.
+"""Frames in shared memory: the ring, and beside it tables of typed rows, the status of all workers, and lent ranges (`Arena`).
 
 This package owns the shared segments. A :class:`FrameRing`, :class:`Table` or :class:`Status` is created and closed by one
 party, its owner; readers and writers only borrow. Segments have no names: the memory goes with the last process that maps
@@ -8,6 +8,7 @@ uses its ring gets ``RingClosedError``.
 
 from __future__ import annotations
 
+from mutoscope.frames.arena import Arena, ArenaReader
 from mutoscope.frames.attach import attach_reader, attach_writer
 from mutoscope.frames.lease import Batch, Frame
 from mutoscope.frames.reader import FrameReader
@@ -18,6 +19,8 @@ from mutoscope.frames.table import Table, TableReader, TableReaderStatistics, Ta
 from mutoscope.frames.writer import FrameWriter, Slot
 
 __all__ = [
+    "Arena",
+    "ArenaReader",
     "Batch",
     "Frame",
     "FrameReader",

@@ -17,7 +17,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mutoscope.model.errors import RingSizeError, UnsupportedPlatformError
 
@@ -32,6 +33,7 @@ MAX_FDS = 250  # the kernel takes 253 descriptors in one message (SCM_MAX_FD)
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def round_to_page(size: int) -> int:
@@ -74,6 +76,45 @@ def create_segment(name: str, size: int) -> int:
             ) from error
         raise
     return fd
+
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def create_sealed_segment(name: str, size: int) -> int:
+    """Create a segment as :func:`create_segment` does, whose size nobody can change any longer.
+
+    Who maps such a segment of a stranger meets no missing page (SIGBUS) later.
+    """
+    available = available_memory()
+    if size > available:
+        raise RingSizeError(f"{name}: {size:,} bytes of shared memory are needed, {available:,} are available")
+    fd = -1
+    try:
+        fd = os.memfd_create(f"mutoscope-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        os.posix_fallocate(fd, 0, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise RingSizeError(
+            f"{name}: {size:,} bytes of shared memory cannot be had ({os.strerror(error.errno or 0)})"
+        ) from error
+    return fd
+
+
+def sealed_bytes(fd: int) -> int:
+    """Return the size of a segment that cannot shrink.
+
+    Raises
+    ------
+    OSError
+        If `fd` is no segment, or one that its owner could still shrink.
+    """
+    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        raise OSError(errno.EPERM, "the segment may still shrink")
+    return os.fstat(fd).st_size
 
 
 def reopen_read_only(fd: int) -> int:
@@ -157,6 +198,13 @@ def wait_readable(fds: Sequence[int], timeout_s: float | None) -> list[int]:
     return [fd for fd, _ in poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)]
 
 
+def wait_writable(fd: int, timeout_s: float) -> bool:
+    """Return whether `fd` takes bytes, or tells that nobody hears them any more, within `timeout_s` seconds."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(max(0.0, timeout_s) * 1000))
+
+
 def open_pidfd(pid: int) -> int:
     """Return a descriptor that becomes readable when process `pid` ends; it never means another process."""
     return os.pidfd_open(pid)
@@ -178,13 +226,42 @@ def kill_group_of(pid: int) -> None:
         return  # nobody is left, or what is left has become another user's
 
 
-def is_stopped(pid: int) -> bool:
-    """Tell whether process `pid` is stopped (SIGSTOP, or under a debugger)."""
+class ProcessFacts(NamedTuple):
+    """What the kernel says of a process, from ``/proc/PID/stat`` (proc(5)).
+
+    Parameters
+    ----------
+    state : str
+        A letter: R, S, D, T or t (stopped), Z (ended and not reaped), ….
+    processor_s : float
+        Processor time that it has taken, its own and the kernel's for it, in seconds.
+    started : int
+        When it was started, in the kernel's ticks since the boot: a later process may have its number.
+    arguments : tuple of int
+        Where its command line begins and ends in its memory; 0 where that is not told.
+    """
+
+    state: str
+    processor_s: float
+    started: int
+    arguments: tuple[int, int]
+
+
+def process_facts(pid: int) -> ProcessFacts | None:
+    """Return what the kernel says of process `pid`; None if it is not there."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+            fields = file.read().rpartition(")")[2].split()  # from the third on: the name before them may hold anything
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return None
+    processor_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return ProcessFacts(fields[0], processor_s, int(fields[19]), (int(fields[45]), int(fields[46])))
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether process `pid` is stopped (SIGSTOP, or under a debugger)."""
+    facts = process_facts(pid)
+    return facts is not None and facts.state in ("T", "t")
 
 
 def create_file(name: str, data: bytes = b"") -> int:
@@ -215,6 +292,11 @@ def lock_file(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def unlock_file(fd: int) -> None:
+    """Take a lock back, also where a process that was forked meanwhile has a copy of the descriptor."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def send_message(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -268,6 +350,46 @@ def connect_privately(name: str, timeout_s: float) -> socket.socket:
     return sock
 
 
+_SUN_PATH = 107  # bytes of a socket's path (unix(7))
+
+
+def listen_at(path: str) -> socket.socket:
+    """Listen on a Unix socket with a name in the file system, that only its user may connect to."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _at(path, listener.bind)
+        os.chmod(path, 0o600)
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def connect_at(path: str, timeout_s: float) -> socket.socket:
+    """Connect to the Unix socket `path` within `timeout_s` seconds."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(timeout_s)
+        _at(path, sock.connect)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _at(path: str, call: Callable[[str], object]) -> None:
+    """Call with a path that a socket takes, however long `path` is."""
+    if len(os.fsencode(path)) <= _SUN_PATH:
+        call(path)
+        return
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    finally:
+        os.close(folder)
+
+
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     """Return (pid, uid, gid) of the process that connected, as the kernel vouches for them."""
     size = struct.calcsize("3i")
@@ -278,9 +400,8 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
 def name_process(name: str) -> None:
     """Name this process for ``ps`` and ``top``: whole in the command line, its first 15 characters as the short name."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
-    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, fields 48 and 49 of proc(5)
+    facts = process_facts(os.getpid())
+    start, end = facts.arguments if facts is not None else (0, 0)
     if start and end - start > len(name):
         ctypes.memmove(start, name.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 

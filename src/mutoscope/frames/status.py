@@ -28,8 +28,8 @@ WORKER_COLUMNS = (
     "heartbeat_ns",
     "step_started_ns",
     "frames",
-    "drops",
-    "camera_overruns",
+    "dropped",
+    "missed",
     "timeouts",
     "timeouts_consecutive",
     "queue_full",
@@ -95,8 +95,8 @@ class StatusRow:
     heartbeat_ns = _Column("heartbeat_ns")
     step_started_ns = _Column("step_started_ns")
     frames = _Column("frames")
-    drops = _Column("drops")
-    camera_overruns = _Column("camera_overruns")
+    dropped = _Column("dropped")
+    missed = _Column("missed")
     timeouts = _Column("timeouts")
     timeouts_consecutive = _Column("timeouts_consecutive")
     queue_full = _Column("queue_full")

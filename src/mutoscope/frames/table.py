@@ -161,8 +161,9 @@ class Table:
             The process that will read.
         name : str
             For the statistics.
-        start : {"new", "oldest"}
-            Begin with the next row to be appended, or with the oldest that is still kept.
+        start : {"new", "oldest", "first"}
+            Begin with the next row to be appended, with the oldest that is still kept, or with row 1: what is not kept any more
+            is then lost to this reader, and counted.
         row : int, optional
             Take over the row of a reader that died, with its account: rows that it had taken do not come again.
 
@@ -174,20 +175,21 @@ class Table:
         Raises
         ------
         ConfigError
-            If all rows are taken, or `start` is neither.
+            If all rows are taken, or `start` is none of these.
         """
         self._check_open()
         if pid < 1:
             raise ConfigError(f"table {self.name!r}: {pid} is not a process")
-        if start not in ("new", "oldest"):
-            raise ConfigError(f"table {self.name!r}: start is 'new' or 'oldest', not {start!r}")
+        if start not in ("new", "oldest", "first"):
+            raise ConfigError(f"table {self.name!r}: start is 'new', 'oldest' or 'first', not {start!r}")
         if row is None:
             free = self._free_rows()
             if not free:
                 readers = ", ".join(self._names.values())
                 raise ConfigError(f"table {self.name!r} has {native.READERS} readers already ({readers})")
             row, head = free[0], native.head(self._data)
-            native.row_reset(self._control, row, pid, head if start == "new" else max(0, head - self.capacity))
+            cursor = {"new": head, "oldest": max(0, head - self.capacity), "first": 0}[start]
+            native.row_reset(self._control, row, pid, cursor)
         elif row in self._names:
             native.row_inherit(self._control, row, pid)
         else:
@@ -227,6 +229,12 @@ class Table:
                 continue
             readers.append(TableReaderStatistics(row, name, pid, cursor, lost, max(0, head - cursor)))
         return TableStatistics(head, self.capacity, tuple(readers))
+
+    def account_of(self, row: int) -> tuple[int, int, int]:
+        """Return (rows appended, cursor, rows lost) as a reader's row says, also when its process is gone."""
+        self._check_open()
+        cursor, lost, _ = native.row_account(self._control, row)
+        return int(native.head(self._data)), cursor, lost
 
     # -- for a program that owns the table and uses it itself
 
@@ -441,6 +449,7 @@ class TableReader(_End):
         self._interrupts: dict[int, Callable[[], None]] = {}
         native.row_inherit(self._control, self._row, self._pid)
         self._cursor, self._lost, _ = native.row_account(self._control, self._row)
+        self._done = self._cursor, self._lost
         self.row_ids: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
 
     def close(self) -> None:
@@ -465,7 +474,7 @@ class TableReader(_End):
         self._check()
         return max(0, int(native.head(self._data)) - self._cursor)
 
-    def read(self, timeout_s: float | None = 0.0, max_rows: int | None = None) -> Rows:
+    def read(self, timeout_s: float | None = 0.0, max_rows: int | None = None, *, commit: bool = True) -> Rows:
         """Take the rows that have come since the last call, in order.
 
         Parameters
@@ -474,6 +483,9 @@ class TableReader(_End):
             How long to wait for the first row when there is none; ``None`` waits without end.
         max_rows : int, optional
             Take at most so many; the others stay for the next call.
+        commit : bool
+            They are done with. Otherwise :meth:`commit` says so, before the next call; until then a successor of this process
+            takes them again.
 
         Returns
         -------
@@ -492,7 +504,7 @@ class TableReader(_End):
         while True:
             head = int(native.head(self._data))
             if head > self._cursor:
-                rows = self._take(head, max_rows)
+                rows = self._take(head, max_rows, commit)
                 if len(rows):
                     return rows
                 continue  # all of them were overwritten meanwhile: counted, and newer ones are there
@@ -533,12 +545,32 @@ class TableReader(_End):
         """
         self._interrupts[fd] = callback
 
-    def _take(self, head: int, max_rows: int | None) -> Rows:
+    @property
+    def committed(self) -> int:
+        """The id up to which rows are done with, or lost."""
+        return self._done[0]
+
+    def commit(self, row_id: int) -> None:
+        """Say that the rows of the last :meth:`read` up to `row_id` are done with, as are those lost before it.
+
+        In a reader that has not read yet `row_id` may lie ahead: a predecessor was done with those rows, and they do not come.
+        """
+        self._check()
+        cursor, lost = self._done
+        if len(self.row_ids):
+            lost += (row_id - cursor) - int(np.count_nonzero((self.row_ids > cursor) & (self.row_ids <= row_id)))
+        native.row_commit(self._control, self._row, row_id, lost)
+        self._done = row_id, lost
+        self._cursor, self._lost = max(self._cursor, row_id), max(self._lost, lost)
+
+    def _take(self, head: int, max_rows: int | None, commit: bool) -> Rows:
         first = max(self._cursor + 1, head - self.capacity + 1)
         last = head if max_rows is None else min(head, first + max_rows - 1)
         rows, ids = self._copy(first, last)
         lost = self._lost + (last - self._cursor) - len(rows)
-        native.row_commit(self._control, self._row, last, lost)
+        if commit:
+            native.row_commit(self._control, self._row, last, lost)
+            self._done = last, lost
         self._cursor, self._lost, self.row_ids = last, lost, ids
         return rows
 

@@ -28,6 +28,7 @@ __all__ = [
     "ErrorRecord",
     "FrameTimeoutError",
     "FramesLostError",
+    "ItemsFailedError",
     "LeaseLimitError",
     "MutoscopeError",
     "PeerDiedError",
@@ -38,6 +39,8 @@ __all__ = [
     "ScopeStateError",
     "UnknownCommandError",
     "UnsupportedPlatformError",
+    "ViewerTimeoutError",
+    "ViewerUnavailableError",
     "from_record",
     "to_record",
 ]
@@ -149,7 +152,7 @@ class LeaseLimitError(MutoscopeError):
 
 
 class BufferUnavailableError(MutoscopeError):
-    """No slot is free for this exposure; the frame is dropped and counted as ``camera_overrun``."""
+    """No slot is free for this exposure: it is missed, and counted so."""
 
 
 class CameraError(MutoscopeError):
@@ -178,6 +181,18 @@ class DatasetNotFoundError(ConfigError, FileNotFoundError):
 
 class DiskFullError(MutoscopeError, OSError):
     """The disk is full: this append failed, everything acknowledged before is stored."""
+
+
+class ViewerUnavailableError(MutoscopeError, ConnectionError):
+    """There is no viewer: it cannot be started, it was closed, or it ended; the message says which, and where its log is."""
+
+
+class ViewerTimeoutError(MutoscopeError, TimeoutError):
+    """The viewer did not show, or answer, in time; it may still do so."""
+
+
+class ItemsFailedError(MutoscopeError):
+    """Items were not shown: the message names the first of them and why, `Progress.failures` names them all."""
 
 
 class ErrorRecord(msgspec.Struct, frozen=True):

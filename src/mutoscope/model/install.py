@@ -10,7 +10,8 @@ from importlib import metadata
 
 __all__ = ["command_for", "extras", "install_command"]
 
-_CONDITIONAL = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
+_CONDITIONAL = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(?P<versions>[^;]*);\s*extra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
+_BELOW = re.compile(r"<=?[^,)\s]+")
 
 
 def install_command(*packages: str) -> str:
@@ -24,9 +25,15 @@ def install_command(*packages: str) -> str:
     return f"pip install {' '.join(packages)}"
 
 
-def extras() -> dict[str, list[str]]:
-    """Return the packages of each extra, as this package's own metadata name them; none where it is not installed."""
-    found: dict[str, list[str]] = {}
+def extras() -> dict[str, dict[str, str]]:
+    """Return the packages of each extra, as this package's own metadata name them; none where it is not installed.
+
+    Returns
+    -------
+    dict
+        By extra and package, what to ask pip for: the name, and versions that are left out above, quoted for a shell.
+    """
+    found: dict[str, dict[str, str]] = {}
     try:
         requirements = metadata.requires("mutoscope") or ()
     except metadata.PackageNotFoundError:
@@ -34,7 +41,9 @@ def extras() -> dict[str, list[str]]:
     for requirement in requirements:
         match = _CONDITIONAL.match(requirement)
         if match is not None:
-            found.setdefault(match["extra"], []).append(match["name"])
+            below = _BELOW.search(match["versions"])
+            name = match["name"]
+            found.setdefault(match["extra"], {})[name] = f"'{name}{below.group()}'" if below else name
     return found
 
 
@@ -46,4 +55,4 @@ def command_for(extra: str, *packages: str) -> str:
     >>> command_for("roi", "roifile")
     'pip install roifile'
     """
-    return install_command(*extras().get(extra, packages))
+    return install_command(*(extras().get(extra, {}).values() or packages))

@@ -146,7 +146,7 @@ class Rectangle(_Shape, frozen=True, tag="rectangle"):
     def vertices(self) -> list[Vertex]:
         """Return the four corners, beginning at the one that is upper left before turning."""
         h, w = self.height / 2, self.width / 2
-        cos, sin = _cos_sin(self.angle_deg)
+        cos, sin = cos_sin(self.angle_deg)
         y, x = self.center
         return [(y + dx * sin + dy * cos, x + dx * cos - dy * sin) for dy, dx in ((-h, -w), (-h, w), (h, w), (h, -w))]
 
@@ -167,7 +167,7 @@ class Ellipse(_Shape, frozen=True, tag="ellipse"):
         _check_lengths("ellipse", self.height, self.width, self.angle_deg)
 
     def bounds(self) -> Bounds:
-        cos, sin = _cos_sin(self.angle_deg)
+        cos, sin = cos_sin(self.angle_deg)
         dy = math.hypot(self.width / 2 * sin, self.height / 2 * cos)
         dx = math.hypot(self.width / 2 * cos, self.height / 2 * sin)
         y, x = self.center
@@ -312,7 +312,11 @@ class Roi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("a ROI needs an id that is not empty")
 
 
-def _cos_sin(angle_deg: float) -> tuple[float, float]:
+def cos_sin(angle_deg: float) -> tuple[float, float]:
+    """Return cosine and sine of an angle; exact for right angles."""
+    quarters, rest = divmod(angle_deg, 90.0)
+    if rest == 0.0:  # what is turned by a right angle covers the pixels that it covers when its sides are exchanged
+        return ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[int(quarters % 4)]
     angle = math.radians(angle_deg)
     return math.cos(angle), math.sin(angle)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mutoscope import storage
-from mutoscope.bus import Command
+from mutoscope.bus import Command, handles
 from mutoscope.frames import Frame
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
@@ -20,6 +21,7 @@ from mutoscope.model.errors import (
     PeerDiedError,
     RingClosedError,
 )
+from mutoscope.recording.table_store import TableStore
 from mutoscope.runtime import Restart, Worker, control
 from mutoscope.storage._place import DatasetPlace
 from mutoscope.storage.ome_tiff import is_ome_tiff
@@ -29,13 +31,14 @@ __all__ = ["RecorderWorker"]
 IDLE_S = 0.5
 PENDING_S = 0.05
 CHECK_S = 0.5
+TABLES_S = 0.1
 LEASES = 4
 REPORT_EVERY = 8
 ORPHANED_S = 1.0
 
 
 class RecorderWorker(Worker):
-    """Stores the frames of one camera; it holds the camera rather than lose one.
+    """Stores the frames of one camera; it holds the camera rather than lose one. One of them stores the scope's tables, too.
 
     A frame's slot is given back only after the frame is written and acknowledged. A successor of a killed recorder goes on
     after the last stored ``frame_id``: nothing is written twice, nothing is left out.
@@ -44,8 +47,6 @@ class RecorderWorker(Worker):
     ----------
     camera : str
         Whose frames.
-    path : str
-        The data set, which the supervisor created.
     reserve_bytes : int
         The run ends in order when the file system has less room than this.
     durability : str
@@ -60,7 +61,6 @@ class RecorderWorker(Worker):
     kind = "recorder"
     restart = Restart(limit=10, within_s=60.0)
     camera: str
-    path: str
     reserve_bytes: int = 0
     durability: str = "process"
     held_frames: int = 0
@@ -68,30 +68,62 @@ class RecorderWorker(Worker):
 
     def setup(self) -> None:
         """Open the image of this camera, after its last stored frame, and take the reader's place."""
-        info = self.scope.cameras[self.camera]
-        self._form: tuple[tuple[int, ...], np.dtype[Any]] = (info.shape, np.dtype(info.dtype))
-        self._writer = storage.open_image_writer(
-            self.path,
-            self.camera,
-            continue_=True,
-            durability=self.durability,  # type: ignore[arg-type]
-            pyramid=self.pyramid,
-        )
-        self._form = (self._writer.shape, np.dtype(self._writer.dtype))
+        assert self.state.dataset is not None
+        self._open(self.state.dataset.path)
         self._reader = self.reader(self.camera, policy="every", on_full="block", leases=LEASES, start="oldest", key=self.camera)
         self._reader.drain_orphaned()
-        self._place = DatasetPlace(self.path)
         self._taken: deque[tuple[int, int]] = deque()
         """Id and time of frames that the writer has and has not acknowledged yet: they are not committed."""
         self._failed: str | None = None
         self._at_reserve = False
         self._refused: tuple[int, int, str] | None = None
-        self._next_check = 0.0
+        self._next_check = self._next_tables = 0.0
+        self._tables = TableStore(self._host_or_raise().open_stored_table, self._table_given_up)
+
+    def _open(self, path: str) -> None:
+        """Store into the data set at `path` from now on, after the last frame of this camera that it holds."""
+        self._path = path
+        self._writer = storage.open_image_writer(
+            path,
+            self.camera,
+            continue_=True,
+            durability=self.durability,  # type: ignore[arg-type]
+            pyramid=self.pyramid,
+        )
+        self._form: tuple[tuple[int, ...], np.dtype[Any]] = (self._writer.shape, np.dtype(self._writer.dtype))
+        self._place = DatasetPlace(path)
+
+    @handles(control.RecordInto, delivery="supervisor")
+    def record_into(self, command: control.RecordInto) -> None:
+        """Close the image, and go on in another data set."""
+        if command.path == self._path:
+            return  # it was started for that one
+        self._flush()
+        self._report_refused()
+        self._writer.close()
+        self._place.close()
+        self._open(command.path)
+
+    @handles(control.StoreTables, delivery="supervisor")
+    def store_tables(self, command: control.StoreTables) -> None:
+        """Store tables as well, from the next look on."""
+        self._tables.want(Path(command.folder), command.tables)
+
+    def _look_at_tables(self) -> None:
+        """Store the rows that have come, of some time together."""
+        now = time.monotonic()
+        if self._tables and now > self._next_tables:
+            self._tables.look()
+            self._next_tables = now + TABLES_S
+
+    def _table_given_up(self, table: str, reason: str, message: str) -> None:
+        self._tell(control.TableNotStored(table=table, reason=reason, message=message))
 
     def step(self) -> None:
-        """Store the next frame."""
+        """Store the next frame, and the rows that have come."""
+        self._look_at_tables()
         try:
-            frame = self._reader.next(timeout_s=PENDING_S if self._taken else IDLE_S)
+            frame = self._reader.next(timeout_s=PENDING_S if self._taken else TABLES_S if self._tables else IDLE_S)
         except FrameTimeoutError:
             self._flush(timeout_s=0.0)
             self._report_refused()
@@ -139,7 +171,7 @@ class RecorderWorker(Worker):
         row = self._host_or_raise().row
         row.progress_a += count
         row.progress_b = frame_id
-        row.last_utc_ns = utc_ns
+        row.last_utc_ns = max(0, utc_ns)  # counters have no sign: a replayed frame may be from before 1970
 
     def _settle(self) -> None:
         """Commit what the writer has acknowledged since the last look."""
@@ -201,7 +233,7 @@ class RecorderWorker(Worker):
         )
 
     def _change_form(self, array: np.ndarray[Any, np.dtype[Any]]) -> None:
-        if is_ome_tiff(self.path):
+        if is_ome_tiff(self._path):
             raise ConfigError(f"an OME-TIFF holds frames of one shape and dtype, and this one is {array.shape} {array.dtype}")
         storage.CameraLayout((array.shape[0], array.shape[1]), array.dtype).level()  # refuses what cannot be stored
         self.log.info("%s: frames are now %s %s: a further image begins", self.camera, array.shape, array.dtype)
@@ -209,7 +241,7 @@ class RecorderWorker(Worker):
         self._settle()
         self._writer.close()
         self._writer = storage.open_image_writer(
-            self.path,
+            self._path,
             self.camera,
             shape=(array.shape[0], array.shape[1]),
             dtype=array.dtype,
@@ -237,7 +269,7 @@ class RecorderWorker(Worker):
         self._tell(control.FramesNotStored(stream=self.camera, first_id=first, last_id=last, reason=reason))
         self._reader.commit(last)
         row = self._host_or_raise().row
-        row.drops += last - first + 1
+        row.dropped += last - first + 1
 
     def _tell(self, command: Command) -> None:
         """Tell the supervisor; nobody keeps a ledger any longer when it is gone."""
@@ -258,10 +290,10 @@ class RecorderWorker(Worker):
     def _harm(self) -> str:
         """What somebody did to the data set, as a sentence; empty if nothing."""
         if self._place.loss():
-            return f"the data set {self.path} was moved or deleted while it was recorded"
+            return f"the data set {self._path} was moved or deleted while it was recorded"
         if missing := self._writer.missing():
             more, verb = (f" and {len(missing) - 1} more files", "were") if len(missing) > 1 else ("", "was")
-            return f"{missing[0]}{more} of the data set {self.path} {verb} deleted while it was recorded"
+            return f"{missing[0]}{more} of the data set {self._path} {verb} deleted while it was recorded"
         return ""
 
     def _check_place(self) -> None:
@@ -275,7 +307,7 @@ class RecorderWorker(Worker):
             return
         if self._at_reserve or self.reserve_bytes <= 0:
             return
-        free = storage.free_bytes(self.path)
+        free = storage.free_bytes(self._path)
         if free < self.reserve_bytes:
             self._at_reserve = True  # what is in flight is still stored: that is what the reserve is for
             message = f"{free:,} bytes are free, the reserve is {self.reserve_bytes:,}: the recording ends in order"
@@ -293,6 +325,8 @@ class RecorderWorker(Worker):
                 self._take(frame)
         self._flush()
         self._report_refused()
+        self._tables.close()
+        self._place.close()
         try:
             self._writer.close()
         except DiskFullError as error:

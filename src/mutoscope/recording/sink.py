@@ -46,8 +46,8 @@ class Sink:
     that is slower than the camera costs memory there. Frames are numbered in the order they come.
 
     A frame that cannot be stored ends the storing. pymmcore-plus goes on, and would not hear an exception, so the error is kept
-    in :attr:`error`, what follows is counted in :attr:`lost`, and :meth:`close` (or leaving ``with``) raises it. Use `on_error`
-    to end the acquisition then: ``Sink(path, on_error=lambda error: core.mda.cancel())``.
+    in :attr:`error`, what follows is counted in :attr:`dropped`, and :meth:`close` (or leaving ``with``) raises it. `on_error`
+    can end the acquisition: ``Sink(path, on_error=lambda error: core.mda.cancel())``.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Sink:
     ----------
     stored : int
         Frames stored or published.
-    lost : int
+    dropped : int
         Frames that came after an error, with the one that caused it.
     error : MutoscopeError or OSError or ValueError or None
         The first error.
@@ -107,7 +107,7 @@ class Sink:
         self._finished = False
         self._raised = False
         self.stored = 0
-        self.lost = 0
+        self.dropped = 0
         self.error: MutoscopeError | OSError | ValueError | None = None
 
     # What pymmcore-plus calls
@@ -126,12 +126,12 @@ class Sink:
             if self._finished and self.error is None:
                 self._fail(ScopeStateError("a frame came after the sink was closed"))
             if self.error is not None:
-                self.lost += 1
+                self.dropped += 1
                 return
             try:
                 self._take(np.asarray(image), event, meta or {})
             except (MutoscopeError, OSError, ValueError) as error:
-                self.lost += 1
+                self.dropped += 1
                 self._fail(error)
 
     def sequenceFinished(self, sequence: Any) -> None:
@@ -228,8 +228,8 @@ class Sink:
                 writer.close()
             except (MutoscopeError, OSError) as error:
                 self._fail(error)
-        if self.lost:
-            _log.error("%s: %d frames stored, %d lost", self.path or "sink", self.stored, self.lost)
+        if self.dropped:
+            _log.error("%s: %d frames stored, %d dropped", self.path or "sink", self.stored, self.dropped)
 
 
 def _positive(value: Any) -> float | None:

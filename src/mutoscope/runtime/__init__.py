@@ -8,10 +8,11 @@ and the folder ``<name>.mutoscope`` with log, audit and ledger, which it locks w
 from mutoscope.runtime.control import SetSetting
 from mutoscope.runtime.ledger import Ledger
 from mutoscope.runtime.rois import ImageRoi, RoiChanged, RoiList, RoiRemoved
-from mutoscope.runtime.spec import Restart, ScopeInfo, ScopeState, StreamInfo
+from mutoscope.runtime.spec import DatasetState, Restart, ScopeInfo, ScopeState, StreamInfo
 from mutoscope.runtime.worker import Worker, WorkerSettings
 
 __all__ = [
+    "DatasetState",
     "ImageRoi",
     "Ledger",
     "Restart",

@@ -58,6 +58,7 @@ class WorkerHost:
         self._readers: list[FrameReader] = []
         self._tables: list[TableReader | TableWriter] = []
         self._writers: list[FrameWriter] = []
+        self._waits_for_commands = type(worker).step is Worker.step
         self.endpoint = Endpoint(socket.socket(fileno=spec.bus_fd), self.name)
         self.endpoint.serve(worker)  # first: its class is the owner of its commands
         self.endpoint.serve(self)
@@ -86,6 +87,10 @@ class WorkerHost:
     @handles(control.StopWorker, delivery="supervisor")
     def _stop(self, command: control.StopWorker) -> None:
         self.stopping, self.stop_reason = True, command.reason
+
+    @handles(control.KnowState, delivery="supervisor")
+    def _know_state(self, command: control.KnowState) -> None:
+        self.state = command.state
 
     def _state_changed(self, event: control.StateChanged) -> None:
         self.state = event.state
@@ -151,6 +156,13 @@ class WorkerHost:
         self._tables.append(reader)
         return reader
 
+    def open_stored_table(self, name: str, file: str, rows: int) -> tuple[TableReader, int]:
+        """For a recorder: a reader from the first row on, and how many rows the file held before this run."""
+        meta, fds = self.endpoint.call_fds(control.StoreTable(table=name, file=file, rows=rows))
+        reader = TableReader.from_handle(meta, fds)
+        self._tables.append(reader)
+        return reader, meta["rows_before"]
+
     def service(self) -> None:
         """Read what has come and run the handlers; called between steps and by interrupted waits."""
         self.endpoint.pump(0.0)
@@ -197,7 +209,8 @@ class WorkerHost:
         row, step = self.row, self.worker.step
         try:
             while not self.stopping:
-                self.endpoint.pump(0.0)
+                if not self._waits_for_commands:  # such a step begins by hearing them
+                    self.endpoint.pump(0.0)
                 self.endpoint.dispatch()
                 if self.endpoint.peer_closed:
                     break

@@ -20,7 +20,7 @@ from mutoscope.runtime.spec import ScopeSpec
 from mutoscope.runtime.streams import Stream
 from mutoscope.runtime.tables import Tables
 
-__all__ = ["final_ledger", "live_ledger"]
+__all__ = ["final_ledger", "live_ledger", "recorder_of_tables"]
 
 VERSION = 1
 CLOCK_SAMPLES = 20_000
@@ -43,7 +43,7 @@ def live_ledger(
         "final": False,
         "utc_ns": time.time_ns(),
         "cameras": cameras,
-        "tables": tables.account(),
+        "tables": tables.account(recorded=recorder_of_tables(spec) is not None),
         "restarts": {member.name: member.restarts for member in members.values() if member.restarts},
         "recovery_s": {member.name: list(member.recovery_s) for member in members.values() if member.recovery_s},
     }
@@ -63,21 +63,28 @@ def final_ledger(
     for stream in streams.values():
         stream.settle(gone)
     ledger = live_ledger(spec, streams, tables, members, RANGES_KEPT)
-    path = dataset.path
-    ledger.update(final=True, reason=reason, path=path or ledger["path"])
-    if path is not None:
+    path, paths = dataset.path, dataset.paths
+    ledger.update(final=True, reason=reason, path=path or ledger["path"], paths=paths)
+    for each in paths:
         recorders = [members[stream.spec.recorder] for stream in streams.values() if stream.spec.recorder is not None]
-        _trim(path, dataset, desk, died=any(member.state == "failed" or member.name in gone for member in recorders))
+        _trim(each, dataset, desk, died=any(member.state == "failed" or member.name in gone for member in recorders))
     for name, stream in streams.items():
         if dataset.made and stream.spec.recorder is not None:
-            _read_back(ledger["cameras"][name], stream, path, LEFT_REASONS.get(reason, "stopped"), desk)
+            _read_back(ledger["cameras"][name], stream, path, paths, LEFT_REASONS.get(reason, "stopped"), desk)
+    if recorder_of_tables(spec) is not None:
+        tables.read_back(ledger["tables"], LEFT_REASONS.get(reason, "stopped"))
     ledger["problems"] = list(desk.problems)
-    if path is not None and any(stream.spec.recorder is not None for stream in streams.values()):
+    for each in paths if any(stream.spec.recorder is not None for stream in streams.values()) else ():
         try:
-            storage.write_attributes(path, {"ledger": shortened(ledger)})
+            storage.write_attributes(each, {"ledger": shortened(ledger)})
         except (ConfigError, DatasetError, DatasetNotFoundError, OSError) as error:
             desk.report(f"the ledger could not be saved in the data set: {error}")
     return ledger
+
+
+def recorder_of_tables(spec: ScopeSpec) -> str | None:
+    """Return the recorder that stores the rows of all tables, beside its frames: the first one; None if nothing is recorded."""
+    return next((stream.recorder for stream in spec.streams if stream.recorder is not None), None)
 
 
 def _trim(path: str, dataset: DataSet, desk: Desk, *, died: bool) -> None:
@@ -94,17 +101,17 @@ def _trim(path: str, dataset: DataSet, desk: Desk, *, died: bool) -> None:
         desk.note(logging.WARNING, f"the data set was left open by its recorder, and is closed now: {done}")
 
 
-def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, reason: str, desk: Desk) -> None:
-    """Enter what the data set holds: that is what was done, whatever the ring says; and say so where the two differ."""
+def _read_back(camera: dict[str, Any], stream: Stream, path: str | None, paths: list[str], reason: str, desk: Desk) -> None:
+    """Enter what the data sets of the run hold: that was done, whatever the ring says; and say so where the two differ."""
     recorder = stream.spec.recorder
     assert recorder is not None
     lost, stored = reason == "dataset_lost", IdRanges()
     try:
-        if path is not None:
-            with storage.open_reader(path, camera=stream.name) as reader:
-                stored = _ranges_of(reader.frame_ids)
+        for each in paths:
+            with storage.open_reader(each, camera=stream.name) as reader:
+                stored |= _ranges_of(reader.frame_ids)
                 camera["clocks"] = _clocks(reader)
-        elif not lost:
+        if path is None and not lost:
             raise DatasetNotFoundError("it is not where it was made")
     except (DatasetError, DatasetNotFoundError, OSError) as error:
         desk.report(f"{stream.name}: the data set could not be read back: {error}")
@@ -171,7 +178,7 @@ def _clocks(reader: storage.FrameStreamReader) -> dict[str, Any]:
 def _camera(stream: Stream, members: dict[str, Member], ranges: int) -> dict[str, Any]:
     account = stream.account(ranges)
     producer = members.get(stream.spec.producer or "")
-    account["camera_overrun"] = producer.status.row(producer.status_row).camera_overruns if producer else 0
+    account["missed"] = producer.status.row(producer.status_row).missed if producer else 0
     recorder = stream.spec.recorder
     account["recorder"] = recorder
     if recorder is not None:

@@ -26,7 +26,7 @@ STARTED_S = 1.0
 class _Acquisition:
     """One call: its streams in the order in which they start, those yet to be started, and who waits to hear that all have.
 
-    `before` is the newest frame of each stream when it began.
+    `before` is the newest frame of each stream when it began; `seconds`, once all have started, how long it then goes on.
     """
 
     number: int
@@ -34,6 +34,7 @@ class _Acquisition:
     waiting: list[Stream]
     started: Deferred
     before: dict[str, int]
+    seconds: float | None = None
     starting: Stream | None = None
     start_by: float = 0.0
     stop_at: float | None = None
@@ -71,6 +72,11 @@ class Acquisitions:
     def active(self) -> bool:
         """True while a stream runs."""
         return any(stream.active for stream in self._streams.values())
+
+    @property
+    def open(self) -> bool:
+        """True while an acquisition runs, or its frames are not yet stored."""
+        return bool(self._open)
 
     @property
     def awaiting_storage(self) -> bool:
@@ -117,9 +123,7 @@ class Acquisitions:
             stream.active, stream.run, stream.stop_by = True, self._number, None
             stream.ended_reason, stream.ended_message = None, ""
         before = {stream.name: stream.ring.head() for stream in chosen}
-        acquisition = _Acquisition(self._number, chosen, list(chosen), Deferred(), before)
-        if command.seconds is not None:
-            acquisition.stop_at = time.monotonic() + command.seconds
+        acquisition = _Acquisition(self._number, chosen, list(chosen), Deferred(), before, command.seconds)
         self._open.append(acquisition)
         self._on_change(True)
         self._start_next(acquisition)
@@ -141,6 +145,8 @@ class Acquisitions:
                 return
             # a source begins by itself; a camera that is being restarted is told when it is back
         acquisition.started.resolve(acquisition.number)
+        if acquisition.seconds is not None:
+            acquisition.stop_at, acquisition.seconds = time.monotonic() + acquisition.seconds, None
 
     def _start_stream(self, stream: Stream, acquisition: _Acquisition | None) -> None:
         assert stream.spec.producer is not None
@@ -150,9 +156,8 @@ class Acquisitions:
                 self._desk.report(f"{stream.name}: the camera could not be started: {error}")
                 self.stream_ended(stream, "error", str(error))
                 if acquisition is not None:
-                    acquisition.waiting.clear()
                     acquisition.started.reject(error)
-                    self.stop(acquisition.streams)
+                    self.stop(_own(acquisition))
             elif acquisition is not None and stream.active:
                 acquisition.starting, acquisition.start_by = stream, time.monotonic() + STARTED_S
             elif acquisition is not None:
@@ -176,15 +181,23 @@ class Acquisitions:
 
     def stop(self, streams: list[Stream] | None = None) -> None:
         """Stop the streams (all when not given), the last started first, each after the one before has ended."""
-        now = time.monotonic()
-        for each in self._open:
-            each.waiting.clear()
-            each.starting = None
-            each.started.resolve(each.number)
-        for stream in streams if streams is not None else self._streams.values():
+        now, chosen = time.monotonic(), list(self._streams.values()) if streams is None else streams
+        for stream in chosen:
             if stream.active and stream.stop_by is None:
                 stream.stop_by = now + STOP_STREAM_S * (1 + len(self._streams))
+        for acquisition in list(self._open):
+            self._leave_out(acquisition, chosen)
         self._stop_next()
+
+    def _leave_out(self, acquisition: _Acquisition, streams: list[Stream]) -> None:
+        """Do not start these any more; the others of the acquisition still are."""
+        acquisition.waiting = [stream for stream in acquisition.waiting if stream not in streams]
+        if all(stream in streams for stream in _own(acquisition) if stream.active):
+            acquisition.seconds = None
+            acquisition.started.resolve(acquisition.number)
+        if acquisition.starting is not None and acquisition.starting in streams:
+            acquisition.starting = None
+            self._start_next(acquisition)
 
     def _stop_next(self) -> None:
         if self._stopping:
@@ -281,11 +294,11 @@ class Acquisitions:
         for acquisition in list(self._open):
             if acquisition.stop_at is not None and now >= acquisition.stop_at:
                 acquisition.stop_at = None
-                self.stop([stream for stream in acquisition.streams if stream.run == acquisition.number])
+                self.stop(_own(acquisition))
             if acquisition.starting is not None and (now > acquisition.start_by or not acquisition.starting.active):
                 acquisition.starting = None
                 self._start_next(acquisition)
-            if any(stream.active and stream.run == acquisition.number for stream in acquisition.streams):
+            if any(stream.active for stream in _own(acquisition)):
                 continue
             if self.failure is None and not all(self.stored(stream) for stream in acquisition.streams):
                 continue
@@ -327,6 +340,11 @@ class Acquisitions:
             deferred.reject(self.failure)
         else:
             deferred.resolve(None)
+
+
+def _own(acquisition: _Acquisition) -> list[Stream]:
+    """Return the streams of an acquisition that no later one has started again."""
+    return [stream for stream in acquisition.streams if stream.run == acquisition.number]
 
 
 def _not_answered(producer: Member) -> str:

@@ -52,6 +52,25 @@ class AttachTable(Command, name="scope.attach_table"):
     timeout_s: float = 10.0
 
 
+class StoreTable(Command, name="scope.store_table"):
+    """A recorder's reader of a table, from the first row on; `file` holds `rows` rows of it.
+
+    Answered with what `file` held when this run began, as ``rows_before`` beside the reader.
+    """
+
+    table: str
+    file: str
+    rows: int
+
+
+class TableNotStored(Command, name="scope.table_not_stored"):
+    """The recorder stores no more rows of a table, with the reason for the ledger."""
+
+    table: str
+    reason: str
+    message: str
+
+
 class AttachStatus(Command, name="scope.attach_status"):
     """The status table, to look at."""
 
@@ -132,6 +151,15 @@ class SetState(Command, name="scope.set_state"):
     folder: str | None = None
     mode: str | None = None
     settings: dict[str, Any] | None = None
+
+
+class SetFolder(Command, name="scope.set_folder"):
+    """Store what comes from now on in a new data set, in this folder below that of the run's first one.
+
+    Refused while frames are acquired. Answered with the path of the data set.
+    """
+
+    folder: str
 
 
 class SetSetting(Command, name="scope.set_setting"):
@@ -232,13 +260,21 @@ class PageCommand(Command, name="scope.page_command"):
 # -- asked of workers by the supervisor
 
 
+class WorkerAnswer(msgspec.Struct, frozen=True):
+    """What one worker answered to a broadcast."""
+
+    worker: str
+    value: Any = None
+    error: ErrorRecord | None = None
+
+
 class PageReply(Command, name="scope.page_reply"):
-    """What became of a :class:`PageCommand`. Of a broadcast, `value` is a list of (worker, value, error)."""
+    """What became of a :class:`PageCommand`; of a broadcast, `answers` instead of `value`."""
 
     number: int
     value: Any = None
     error: ErrorRecord | None = None
-    broadcast: bool = False
+    answers: tuple[WorkerAnswer, ...] | None = None
 
 
 class SetUp(Command, name="scope.set_up"):
@@ -263,6 +299,19 @@ class StopStream(Command, name="scope.stop_stream"):
     stream: str
 
 
+class RecordInto(Command, name="scope.record_into"):
+    """Close the image, and store what comes from now on in the data set at `path`, which is there."""
+
+    path: str
+
+
+class StoreTables(Command, name="scope.store_tables"):
+    """Store the rows of these tables as well, in files of the folder, which is made where it is missing."""
+
+    folder: str
+    tables: tuple[OfferedTable, ...]
+
+
 class ApplySetting(Command, name="scope.apply_setting"):
     """Carry a changed setting to the open device."""
 
@@ -277,6 +326,12 @@ class SettingApplied(msgspec.Struct, frozen=True):
     before: dict[str, Any]
     changed: dict[str, Any]
     frame_id: int
+
+
+class KnowState(Command, name="scope.know_state"):
+    """Answered when the worker has the shared state: what it does after that goes by it."""
+
+    state: ScopeState
 
 
 class StopWorker(Command, name="scope.stop_worker"):

@@ -24,7 +24,7 @@ from mutoscope.runtime.spec import ScopeSpec
 __all__ = ["ENDING", "TEARDOWN_S", "Crew", "Owner"]
 
 TEARDOWN_S = 5.0
-ENDING = ("stopping cameras", "ending cameras", "draining")
+ENDING = ("stopping cameras", "ending cameras", "draining", "ending workers")
 """Phases of an orderly end in which recorders still have work to do."""
 
 KILL_AFTER_TERM_S = 1.0
@@ -85,6 +85,10 @@ class Crew:
     def alive(self, kind: str | None = None) -> bool:
         """True while any process, or one of that kind, exists."""
         return any(member.alive for member in self if kind in (None, member.spec.kind))
+
+    def stopping(self, kind: str) -> bool:
+        """True while a process of that kind that was asked to end exists."""
+        return any(member.alive and member.state == "stopping" for member in self if member.spec.kind == kind)
 
     def status_handle(self) -> tuple[dict[str, Any], list[int]]:
         """The handle of the status table, with the row of each worker."""
@@ -209,7 +213,8 @@ class Crew:
         status, fault = member.ended()
         phase = self._owner.phase
         orderly = status == 0 and (member.state == "stopping" or phase not in ("starting", "running"))
-        orderly = orderly or (member.state == "stopping" and not member.was_set_up)  # told to end before it was ready
+        was_set_up = member.was_set_up
+        orderly = orderly or (member.state == "stopping" and not was_set_up)  # told to end before it was ready
         restart_at = None
         needed = phase in ("starting", "running") or self._still_needed(member, phase)
         if not orderly and not member.given_up and needed and not self._owner.in_vain(member):
@@ -222,7 +227,7 @@ class Crew:
         elif status == processes.NOT_STARTED and (record := _load_error(fault)) is not None:
             self._not_loaded(member, record)
         else:
-            self._died(member, child.pid, status, fault, restart_at)
+            self._died(member, child.pid, status, fault, restart_at, was_set_up)
 
     @staticmethod
     def _still_needed(member: Member, phase: str) -> bool:
@@ -248,7 +253,7 @@ class Crew:
         else:
             self._owner.member_lost(member, f"{member.name} could not be loaded: {record.message}")
 
-    def _died(self, member: Member, pid: int, status: int, fault: str, restart_at: float | None) -> None:
+    def _died(self, member: Member, pid: int, status: int, fault: str, restart_at: float | None, was_set_up: bool) -> None:
         what = processes.describe_exit(status)
         asked = member.state == "stopping"
         if fault:
@@ -258,7 +263,7 @@ class Crew:
         self._desk.note(logging.ERROR, f"{member.name} (pid {pid}) {what}" + (f"\n{fault}" if fault else ""))
         told = f"{member.name} {what}" + (f": {member.reported}" if member.reported else "")
         phase = self._owner.phase
-        if phase == "starting" and member.restarts == 0 and status != -signal.SIGKILL:
+        if phase == "starting" and member.restarts == 0 and not was_set_up and status != -signal.SIGKILL:
             member.set_state("failed")
             self._owner.fail_start(PeerDiedError(f"worker {told} before it was set up"))
         elif restart_at is None:

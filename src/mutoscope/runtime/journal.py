@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,12 +14,13 @@ import msgspec
 
 from mutoscope.frames import _os
 from mutoscope.model.errors import ConfigError
+from mutoscope.storage._run_tables import TABLES
 
-__all__ = ["Journal"]
+__all__ = ["REPORT", "Journal"]
 
 AUDITED_BYTES = 4096
-LOG, AUDIT = "scope.log", "audit.jsonl"
-WRITTEN = (LOG, AUDIT, "scope.json", "ledger.json", "report.html")
+LOG, AUDIT, REPORT = "scope.log", "audit.jsonl", "report.html"
+WRITTEN = (LOG, AUDIT, "scope.json", "ledger.json", REPORT)
 UNBEGUN = ".starting"
 FAILED_START = "failed-start.log"
 
@@ -56,7 +58,7 @@ class Journal:
             self._lock = self._open("lock")
             if not _os.lock_file(self._lock.fileno()):
                 raise ConfigError(f"{self.folder} belongs to a scope that is running: choose another name, or stop that one")
-            if anew and any((self.folder / name).exists() for name in WRITTEN):
+            if anew and any((self.folder / name).exists() for name in (*WRITTEN, TABLES)):
                 self._suffix = UNBEGUN
                 self._remove(UNBEGUN)
             self._log, self._audit = self._open(LOG + self._suffix), self._open(AUDIT + self._suffix)
@@ -87,6 +89,8 @@ class Journal:
                     os.replace(own, self.folder / name)
                 else:
                     (self.folder / name).unlink(missing_ok=True)
+            if (self.folder / TABLES).is_dir():
+                shutil.rmtree(self.folder / TABLES)
         except OSError as error:
             self._failed(error)
         self._suffix = ""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from mutoscope.model import IdRanges
-from mutoscope.model.errors import ConfigError
+from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.runtime.consumers import LOSSLESS
+from mutoscope.runtime.figures import RunFigures
 from mutoscope.runtime.join import join_values, numeric_columns
 
 if TYPE_CHECKING:
@@ -26,8 +30,9 @@ class Ledger:
     """The account of every frame of a run.
 
     For each lossless consumer ``offered = done + dropped + pending``, by frame id, where a consumer that was there all the time
-    was offered everything that was produced; for each latest-wins consumer ``offered = shown + skipped``. Camera ticks that
-    never became a frame are counted beside, as ``camera_overrun``.
+    was offered everything that was produced; for each latest-wins consumer ``offered = shown + skipped``. *Dropped* are frames
+    that were produced and that a lossless consumer did not keep, by reason; exposures that a camera could not hand over, and
+    which never became frames, are *missed*.
 
     A list of ids has at most 10,000 ranges here and in the data set's attributes, and a million in ``ledger.json``. Where there
     are more, how many frames they are stands beside it (``ids_more``).
@@ -45,9 +50,40 @@ class Ledger:
         """The whole account in plain values (the same dict as in ``ledger.json``)."""
         return self._document
 
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Ledger:
+        """Read ``ledger.json`` of a run's folder.
+
+        Raises
+        ------
+        DatasetError
+            If it is damaged.
+        """
+        path = Path(folder) / "ledger.json"
+        try:
+            ledger = cls(msgspec.json.decode(path.read_bytes()))
+            _ = ledger.figures
+        except (DatasetError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DatasetError(f"{path} is damaged ({error}): there is no report without it") from error
+        return ledger
+
+    @cached_property
+    def figures(self) -> RunFigures:
+        """The counts, with their types.
+
+        Raises
+        ------
+        DatasetError
+            If the document is no ledger.
+        """
+        try:
+            return msgspec.convert(self._document, RunFigures)
+        except msgspec.ValidationError as error:
+            raise DatasetError(f"this is no ledger: {error}") from error
+
     @property
     def cameras(self) -> dict[str, Any]:
-        """The account of each camera: ``produced``, ``camera_overrun``, ``stored``, ``consumers``.
+        """The account of each camera: ``produced``, ``missed``, ``stored``, ``consumers``.
 
         Where settings were changed while it ran, ``settings_changed`` has each change: ``setting``, ``value``, ``before``,
         ``from_id`` (the first frame published after it), ``utc_ns`` and ``by``; the first thousand, and
@@ -59,39 +95,32 @@ class Ledger:
     @property
     def produced(self) -> int:
         """Frames published by all cameras."""
-        return sum(camera["produced"] for camera in self.cameras.values())
+        return self.figures.produced
 
     @property
     def stored(self) -> int:
         """Frames that recorders stored."""
-        return sum(camera.get("stored", 0) for camera in self.cameras.values())
+        return self.figures.stored
+
+    @property
+    def missed(self) -> int:
+        """Exposures that cameras could not hand over: they never became frames."""
+        return self.figures.missed
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Frames that no data set holds, by reason, with missed camera ticks as ``camera_overrun``."""
-        counts: dict[str, int] = {}
-        for camera in self.cameras.values():
-            if camera["camera_overrun"]:
-                counts["camera_overrun"] = counts.get("camera_overrun", 0) + camera["camera_overrun"]
-            recorder = camera["consumers"].get(camera["recorder"] or "")
-            for reason, entry in (recorder or {}).get("dropped", {}).items():
-                counts[reason] = counts.get(reason, 0) + entry["count"]
-        return counts
+        """Frames that were produced and that no data set holds, by reason."""
+        return self.figures.dropped
 
     @property
     def pending(self) -> int:
         """Frames that were published and neither stored nor dropped (0 after the end)."""
-        return sum(
-            camera["consumers"][camera["recorder"]]["pending"]
-            for camera in self.cameras.values()
-            if camera["recorder"] in camera["consumers"]
-        )
+        return self.figures.pending
 
     @property
     def restarts(self) -> dict[str, int]:
         """Restarts by worker."""
-        restarts: dict[str, int] = self._document["restarts"]
-        return restarts
+        return self.figures.restarts
 
     @property
     def problems(self) -> list[str]:
@@ -100,6 +129,11 @@ class Ledger:
         for name, camera in self.cameras.items():
             for consumer, account in camera["consumers"].items():
                 found += [f"{name}, {consumer}: {problem}" for problem in _check(camera, account)]
+        for name, rows in self.figures.tables.items():
+            if rows.stored is not None and rows.appended != rows.stored + sum(rows.lost.values()) + rows.pending:
+                found.append(
+                    f"table {name}: {rows.appended} rows = stored {rows.stored} + lost {rows.lost} + {rows.pending} fails"
+                )
         return found
 
     @property
@@ -110,18 +144,24 @@ class Ledger:
     def summary(self) -> str:
         """The account in a few lines for people."""
         lines = []
-        for name, camera in self.cameras.items():
-            line = f"{name}: produced {camera['produced']:,}"
-            if camera["recorder"] is not None:
-                line += f", stored {camera.get('stored', 0):,}"
-            lines.append(line + f", camera overrun {camera['camera_overrun']:,}")
-            for consumer, account in camera["consumers"].items():
-                head = f"  {consumer}: offered {account['offered']:,}, "
-                if account["policy"] not in LOSSLESS:
-                    lines.append(head + f"shown {account['shown']:,}, skipped {account['skipped']:,}")
+        for name, camera in self.figures.cameras.items():
+            line = f"{name}: produced {camera.produced:,}"
+            if camera.recorder is not None:
+                line += f", stored {camera.stored:,}"
+            lines.append(line + f", missed {camera.missed:,}")
+            for consumer, account in camera.consumers.items():
+                head = f"  {consumer}: offered {account.offered:,}, "
+                if account.shown is not None:
+                    lines.append(head + f"shown {account.shown:,}, skipped {account.skipped:,}")
                     continue
-                dropped = ", ".join(f"{reason} {entry['count']:,}" for reason, entry in account["dropped"].items())
-                lines.append(head + f"done {account['done']:,}, dropped {dropped or 0}, pending {account['pending']:,}")
+                dropped = ", ".join(f"{reason} {entry.count:,}" for reason, entry in account.dropped.items())
+                lines.append(head + f"done {account.done:,}, dropped {dropped or 0}, pending {account.pending:,}")
+        for name, rows in self.figures.tables.items():
+            if rows.stored is not None:
+                lost = ", ".join(f"{reason} {count:,}" for reason, count in rows.lost.items())
+                lines.append(f"table {name}: {rows.appended:,} rows, stored {rows.stored:,}, lost {lost or 0}")
+        if len(self.figures.paths) > 1:
+            lines.append(f"stored in {len(self.figures.paths)} data sets: {', '.join(self.figures.paths)}")
         for worker, count in self.restarts.items():
             lines.append(f"{worker}: restarted {count} ×")
         return "\n".join(lines) or "no camera"

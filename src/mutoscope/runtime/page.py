@@ -10,7 +10,7 @@ from mutoscope.model.errors import ConfigError
 from mutoscope.runtime import control
 from mutoscope.runtime.spec import PageSpec
 
-__all__ = ["Page", "address_of"]
+__all__ = ["Page", "address_of", "listen", "local_address_of", "name_of"]
 
 BACKLOG = 128
 
@@ -33,17 +33,7 @@ class Page:
 
     def __init__(self, spec: PageSpec, scope: str) -> None:
         self.spec = spec
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                spec.host, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self.listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(
-                f"the page of {scope} cannot listen on {spec.host}, port {spec.port}: {why}; choose another with --port, "
-                "or 0 for any that is free"
-            ) from error
+        self.listener = listen(spec.host, spec.port, f"the page of {scope}")
         token = secrets.token_urlsafe(32)
         self.access = control.PageAccess(
             page=spec,
@@ -58,6 +48,45 @@ class Page:
         self.listener.close()
 
 
+def listen(host: str, port: int, what: str) -> socket.socket:
+    """Listen on an address of this computer, IPv4 or IPv6; the caller closes it.
+
+    Parameters
+    ----------
+    host : str
+        A name or a number.
+    port : int
+        0 for any that is free.
+    what : str
+        What listens, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If nothing can listen there.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{what} cannot listen on {host}, port {port}: {why}; choose another with --port, or 0 for any that is free"
+        ) from error
+
+
+def name_of(host: str) -> str:
+    """Return how others call what listens on `host`: this computer's own name where that is any of its addresses.
+
+    Examples
+    --------
+    >>> name_of("127.0.0.1"), name_of("lab-pc"), name_of("0.0.0.0") == name_of("::") == socket.gethostname()
+    ('127.0.0.1', 'lab-pc', True)
+    """
+    number = _number(host)
+    return socket.gethostname() if number is not None and number.is_unspecified else host
+
+
 def address_of(spec: PageSpec, port: int) -> str:
     """Return the address under which the page is found, with a slash at its end.
 
@@ -66,16 +95,30 @@ def address_of(spec: PageSpec, port: int) -> str:
     >>> address_of(PageSpec(worker="page"), 8765), address_of(PageSpec(worker="page", public_url="https://lab.example/a"), 1)
     ('http://127.0.0.1:8765/', 'https://lab.example/a/')
     """
-    if spec.public_url is not None:
-        return spec.public_url.rstrip("/") + "/"
-    host = spec.host
+    return spec.public_url.rstrip("/") + "/" if spec.public_url is not None else _address(name_of(spec.host), port)
+
+
+def local_address_of(spec: PageSpec, port: int) -> str:
+    """Return the address under which programs of this computer find the page, also where others go through a proxy.
+
+    Examples
+    --------
+    >>> local_address_of(PageSpec(worker="page", host="0.0.0.0"), 8765), local_address_of(PageSpec(worker="page", host="::"), 1)
+    ('http://127.0.0.1:8765/', 'http://[::1]:1/')
+    """
+    number = _number(spec.host)
+    if number is None or not number.is_unspecified:
+        return _address(spec.host, port)
+    return _address("127.0.0.1" if number.version == 4 else "::1", port)
+
+
+def _address(host: str, port: int) -> str:
+    number = _number(host)
+    return f"http://[{host}]:{port}/" if number is not None and number.version == 6 else f"http://{host}:{port}/"
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        number = ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        pass
-    else:
-        if number.is_unspecified:
-            host = socket.gethostname()
-        elif number.version == 6:
-            host = f"[{host}]"
-    return f"http://{host}:{port}/"
+        return None

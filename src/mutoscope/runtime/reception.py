@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mutoscope.bus import CallRecord, Deferred, Event, Reply, wire
-from mutoscope.model.errors import ConfigError, ScopeStateError, to_record
+from mutoscope.bus import Answers, CallRecord, Deferred, Event, Reply, wire
+from mutoscope.model.errors import BadPayloadError, ConfigError, ErrorRecord, ScopeStateError
 from mutoscope.runtime import control
 from mutoscope.runtime.accounts import live_ledger
 from mutoscope.runtime.desk import PROGRAM
@@ -24,10 +24,10 @@ __all__ = ["Reception"]
 NOT_AUDITED = frozenset(
     {
         "scope.get_ledger", "scope.get_status", "scope.get_state", "scope.get_offer", "scope.attach_status",
-        "scope.page_command", "scope.page_reply",
+        "scope.page_command", "scope.page_reply", "scope.know_state",
     }
 )  # fmt: skip
-"""Commands that only look, and those in which the page passes on others, which are noted with who sent them."""
+"""Commands that only look or tell the state again, and those in which the page passes on others, noted with who sent them."""
 APPLY_S = 8.0
 PAGE_REPLY_S = 5.0
 
@@ -50,6 +50,8 @@ class Reception:
         register(control.AttachWriter, self._attach_writer)
         register(control.CreateTable, lambda sender, c: scope.tables.create(sender, self._pid(sender), c))
         register(control.AttachTable, self._attach_table)
+        register(control.StoreTable, lambda sender, c: scope.tables.store(sender, self._pid(sender), c), script=False)
+        register(control.TableNotStored, lambda _s, c: scope.tables.not_stored(c), script=False)
         register(control.AttachStatus, lambda _s, _c: Reply(*scope.crew.status_handle()))
         register(control.FramesNotStored, self._frames_not_stored, script=False)
         register(
@@ -68,6 +70,7 @@ class Reception:
         register(control.GetStatus, lambda _s, _c: scope.crew.describe())
         register(control.GetState, lambda _s, _c: scope.state)
         register(control.SetState, self._change_state, page=True)
+        register(control.SetFolder, lambda _s, c: scope.change_folder(c.folder), page=True)
         register(control.SetSetting, self._set_setting, page=True)
         register(control.AllowRestart, self._allow_restart, page=True)
         register(control.AwaitStart, lambda _s, _c: scope.await_start())
@@ -117,6 +120,7 @@ class Reception:
     def _start_acquisition(self, _sender: str, command: control.StartAcquisition) -> Any:
         if self._scope.phase != "running":
             raise ScopeStateError(f"the scope is {self._scope.phase}: nothing can be acquired now")
+        self._scope.check_settled()
         return self._scope.acquisitions.start(command)
 
     def _stop_scope(self, _sender: str, command: control.StopScope) -> None:
@@ -186,22 +190,32 @@ class Reception:
         hub = self._scope.hub
 
         def answered(value: Any, error: Exception | None) -> None:
-            broadcast = isinstance(value, dict) and all(isinstance(each, tuple) for each in value.values()) and bool(value)
-            if broadcast:
-                value = [(name, said, None if wrong is None else to_record(wrong)) for name, (said, wrong) in value.items()]
-            trace = getattr(error, "remote_traceback", None) or ""
-            record = None if error is None else wire.error_record(error, trace)
-            reply = control.PageReply(number=command.number, value=value, error=record, broadcast=broadcast)
-            hub.request(sender, reply, PAGE_REPLY_S, lambda _value, _error: None)
+            reply = control.PageReply(number=command.number, error=_record(error))
+            if isinstance(value, Answers):
+                each = (control.WorkerAnswer(name, said, _record(wrong)) for name, (said, wrong) in value.by_worker.items())
+                reply = msgspec.structs.replace(reply, answers=tuple(each))
+            else:
+                reply = msgspec.structs.replace(reply, value=value)
+            try:
+                hub.request(sender, reply, PAGE_REPLY_S, heard)
+            except BadPayloadError as too_much:  # of the reply, with what is around the worker's own
+                reply = control.PageReply(number=command.number, error=_record(too_much))
+                hub.request(sender, reply, PAGE_REPLY_S, heard)
+
+        def heard(_value: Any, error: Exception | None) -> None:
+            if error is not None:
+                text = f"what became of {command.command} of {command.who} did not reach the page: {error}"
+                self._scope.desk.note(logging.WARNING, text)
 
         who = f"{sender}: {command.who}"
         hub.forward(who, command.command, command.to, command.payload, command.timeout_s, answered)
 
-    def _change_state(self, _sender: str, command: control.SetState) -> None:
+    def _change_state(self, _sender: str, command: control.SetState) -> Deferred | None:
         changes = {field: value for field in ("saving", "folder", "mode") if (value := getattr(command, field)) is not None}
         if command.settings is not None:
             changes["settings"] = {**self._scope.state.settings, **command.settings}
         self._scope.set_state(**changes)
+        return self._scope.when_recorders_know() if "saving" in changes else None
 
     def _handler_failed(self, handler: str, sender: str, command: str, error: Exception) -> None:
         self._scope.desk.note(logging.ERROR, f"{handler}: the command {command} of {sender} failed: {error}")
@@ -211,3 +225,8 @@ class Reception:
             self._scope.desk.journal.audit(
                 record.sender, record.target, record.command, record.payload, record.outcome, record.duration_s, record.utc_ns
             )
+
+
+def _record(error: Exception | None) -> ErrorRecord | None:
+    """Return an error as a reply has it, with the traceback of the process that raised it."""
+    return None if error is None else wire.error_record(error, getattr(error, "remote_traceback", None) or "")

@@ -46,7 +46,19 @@ class ImageRoi(msgspec.Struct, frozen=True):
 
 
 class RoiList(Event, name="mutoscope.RoiList"):
-    """All ROIs as they are now, published by the page after each change: whoever joins later, or again, hears it at once."""
+    """All ROIs as they are now, published by the page after each change: whoever joins later, or again, hears it at once.
+
+    Parameters
+    ----------
+    rois : list of ImageRoi
+        All of them.
+    revision : int
+        Grows with each change.
+    changed, removed : RoiChanged, RoiRemoved or None
+        The last ones of a worker that are part of it: whoever hears these after it hears nothing new.
+    """
 
     rois: list[ImageRoi]
     revision: int
+    changed: RoiChanged | None = None
+    removed: RoiRemoved | None = None

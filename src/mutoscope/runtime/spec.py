@@ -11,6 +11,7 @@ from mutoscope.model.errors import ConfigError
 
 __all__ = [
     "ChildSpec",
+    "DatasetState",
     "PageSpec",
     "RecordSpec",
     "Restart",
@@ -139,21 +140,38 @@ class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``self.scope`` of a worker holds: cameras by name, workers, tables known when it was set up."""
+    """What ``self.scope`` of a worker holds: cameras by name, workers, tables known when it was set up.
+
+    `started_ns` is when the scope was started, monotonic.
+    """
 
     name: str
     cameras: dict[str, StreamInfo]
     workers: tuple[str, ...]
     tables: tuple[str, ...] = ()
-    record_path: str | None = None
+    recorded: bool = False
     reserve_bytes: int = 0
+    started_ns: int = 0
+
+
+class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
+    """The data set that frames are stored in now.
+
+    `folder` is where it lies below the folder of the run's first data set, empty for that itself; `first_ids` are, by camera,
+    the first frame that belongs to it, and `stored_before` how many of the run were stored before it.
+    """
+
+    path: str
+    folder: str = ""
+    first_ids: dict[str, int] = {}
+    stored_before: dict[str, int] = {}
 
 
 class ScopeState(msgspec.Struct, frozen=True, kw_only=True):
     """What ``self.state`` of a worker holds; it is the same everywhere, also after a restart.
 
     `camera_settings` are, by camera, those that were changed while the scope runs; ``self.scope.cameras`` has them as they were
-    at the start.
+    at the start. `dataset` is where frames are stored now.
     """
 
     acquiring: bool = False
@@ -162,6 +180,7 @@ class ScopeState(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "idle"
     settings: dict[str, Any] = {}
     camera_settings: dict[str, dict[str, Any]] = {}
+    dataset: DatasetState | None = None
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):

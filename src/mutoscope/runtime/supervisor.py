@@ -6,6 +6,7 @@ It is single-threaded and never waits on anyone: everything is an event of one s
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -13,6 +14,7 @@ import selectors
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from mutoscope.bus import Deferred, wire
@@ -20,6 +22,7 @@ from mutoscope.frames import _os
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import (
     CommandTimeoutError,
+    ConfigError,
     DatasetNotFoundError,
     DiskFullError,
     MutoscopeError,
@@ -28,19 +31,20 @@ from mutoscope.model.errors import (
     ScopeStateError,
 )
 from mutoscope.runtime import control, processes
-from mutoscope.runtime.accounts import final_ledger
+from mutoscope.runtime.accounts import final_ledger, recorder_of_tables
 from mutoscope.runtime.acquisition import STOP_STREAM_S, Acquisitions
 from mutoscope.runtime.consumers import shortened
-from mutoscope.runtime.crew import TEARDOWN_S, Crew
+from mutoscope.runtime.crew import ENDING, TEARDOWN_S, Crew
 from mutoscope.runtime.dataset import DataSet
 from mutoscope.runtime.desk import PROGRAM, Desk
 from mutoscope.runtime.journal import Journal
 from mutoscope.runtime.members import Member
 from mutoscope.runtime.page import Page
 from mutoscope.runtime.reception import Reception
-from mutoscope.runtime.spec import ScopeInfo, ScopeSpec, ScopeState
+from mutoscope.runtime.spec import DatasetState, ScopeInfo, ScopeSpec, ScopeState
 from mutoscope.runtime.streams import Stream
 from mutoscope.runtime.tables import Tables
+from mutoscope.storage._run_tables import TABLES
 
 __all__ = ["Supervisor"]
 
@@ -52,6 +56,8 @@ REST_S = 0.001
 ASLEEP_S = 2.0
 BUSY_TICK_S = 0.01
 DRAIN_S = 20.0
+KNOW_S = 2.0
+RECORD_INTO_S = STORE_TABLES_S = 60.0
 LINGER_S = 0.5
 FAILURES: dict[str, type[MutoscopeError]] = {
     "disk_full": DiskFullError,
@@ -75,15 +81,17 @@ class Supervisor:
     def __init__(self, spec: ScopeSpec, program: socket.socket) -> None:
         self.spec = spec
         self.phase = "starting"
+        self.started_ns = time.monotonic_ns()
         self.desk = Desk()
         self.hub, self.selector = self.desk.hub, self.desk.selector
         self.state = ScopeState(folder=spec.folder, settings=dict(spec.settings))
         self.streams: dict[str, Stream] = {}
-        self.tables = Tables(self.desk)
+        self.tables = Tables(self.desk, self._store_tables)
         self.dataset = DataSet(spec, self.desk)
         self.page: Page | None = None
         self.crew = Crew(self.desk, spec, self)
         self.acquisitions = Acquisitions(self.desk, self.streams, self.crew.members, self._acquiring)
+        self.moving: Deferred | None = None  # answered when all recorders store into the folder that was chosen last
         self.reason = self.message = ""
         self.start_failure: BaseException | None = None
         self.awaiting_start: Deferred | None = None
@@ -127,7 +135,7 @@ class Supervisor:
 
     def _time_to_wait(self) -> float:
         now = time.monotonic()
-        busy = self.phase in ("stopping cameras", "draining", "stopping workers")
+        busy = self.phase in ("stopping cameras", "draining", "ending workers", "stopping workers")
         busy = busy or self.acquisitions.awaiting_storage or self.acquisitions.counting_source
         due = [now + (BUSY_TICK_S if busy else TICK_S), self.next_check]
         due += [
@@ -213,6 +221,9 @@ class Supervisor:
         """Every worker is known and fits: now the data set is made."""
         if not self.dataset.made:
             self.dataset.create()
+        if self.spec.record is not None:
+            first_ids = {name: stream.first_id for name, stream in self.streams.items()}
+            self.set_state(dataset=DatasetState(path=self.spec.record.path, first_ids=first_ids))
         self.prepared = True
         if not self.crew.members:
             self._started()
@@ -225,8 +236,9 @@ class Supervisor:
             cameras={stream.info.name: stream.info for stream in self.spec.streams},
             workers=tuple(self.crew.members),
             tables=self.tables.names,
-            record_path=record.path if record else None,
+            recorded=record is not None,
             reserve_bytes=record.reserve_bytes if record else 0,
+            started_ns=self.started_ns,
         )
         return control.SetUp(info=info, state=self.state)
 
@@ -237,12 +249,29 @@ class Supervisor:
         if self.phase == "starting" and all(each.state == "running" for each in self.crew):
             self._started()
         self.acquisitions.member_ready(member)
+        if member.name == recorder_of_tables(self.spec):
+            self._store_tables()
+
+    def _store_tables(self) -> None:
+        """Tell the recorder of the tables which there are, once the scope runs: then the run's folder is its own."""
+        name = recorder_of_tables(self.spec)
+        member = self.crew.members.get(name or "")
+        if member is None or not member.serving or self.phase not in ("running", *ENDING) or not self.tables.names:
+            return
+        assert self.spec.folder is not None
+        command = control.StoreTables(folder=str(Path(self.spec.folder) / TABLES), tables=self.tables.offered())
+        self.hub.request(member.name, command, STORE_TABLES_S, self._tables_told)
+
+    def _tables_told(self, _value: Any, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, PeerDiedError):  # the successor of one that died is told again
+            self.desk.report(f"the recorder could not be told to store the tables: {error}")
 
     def _started(self) -> None:
         self.phase = "running"
         kill_point("scope.started")
         self.desk.journal.begin()
         self.dataset.started()
+        self._store_tables()
         if self.awaiting_start is not None:
             self.awaiting_start.resolve(self._start_report())
             self.awaiting_start = None
@@ -287,7 +316,7 @@ class Supervisor:
 
     def member_died(self, member: Member, restarts: bool) -> None:
         """Give back what an ended worker held."""
-        reason = "stopped" if self.phase == "stopping workers" else "worker_lost"
+        reason = "stopped" if self.phase in ("ending workers", "stopping workers") else "worker_lost"
         for stream in self.streams.values():
             stream.worker_died(member.name, restarts=restarts, reason=reason)
         self.tables.worker_died(member.name, restarts=restarts)
@@ -341,6 +370,70 @@ class Supervisor:
         values = {field: getattr(self.state, field) for field in self.state.__struct_fields__}
         self.state = ScopeState(**{**values, **changes})
         self.hub.publish(control.StateChanged(state=self.state))
+
+    def when_recorders_know(self) -> Deferred:
+        """Answered when each recorder has the shared state, has ended, or has not responded for `KNOW_S`."""
+        answer, left = Deferred(), [member.name for member in self.crew if member.spec.kind == "recorder"]
+
+        def answered(name: str, _value: Any, _error: Exception | None) -> None:  # the successor of one that died starts with it
+            left.remove(name)
+            if not left:
+                answer.resolve()
+
+        if not left:
+            answer.resolve()
+        for name in list(left):
+            self.hub.request(name, control.KnowState(state=self.state), KNOW_S, functools.partial(answered, name))
+        return answer
+
+    def change_folder(self, folder: str) -> Deferred:
+        """Have what comes from now on stored in a new data set in another folder; answered with its path.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is recorded, or the folder cannot be.
+        DatasetExistsError
+            If there is a data set already.
+        DiskFullError
+            If there is no room beyond the reserve.
+        ScopeStateError
+            While frames are acquired, or are yet to be stored, or recorders are on their way already.
+        """
+        if self.spec.record is None:
+            raise ConfigError("this scope does not record: start it with record=")
+        if self.phase != "running" or self.acquisitions.open or not self._stored():
+            raise ScopeStateError("frames are being recorded: the folder can be changed when the acquisition has ended")
+        self.check_settled()
+        answer, left = Deferred(), [member.name for member in self.crew if member.spec.kind == "recorder"]
+        path = self.dataset.go_on_in(folder)
+        self.set_state(
+            dataset=DatasetState(
+                path=path,
+                folder=str(Path(folder)),
+                first_ids={name: stream.ring.head() + 1 for name, stream in self.streams.items()},
+                stored_before={name: stream.stored_after(stream.first_id - 1) for name, stream in self.streams.items()},
+            )
+        )
+
+        def answered(name: str, _value: Any, error: Exception | None) -> None:
+            if error is not None and not isinstance(error, PeerDiedError):  # the successor of one that died goes on there
+                answer.reject(error)
+                self.fail_run("recorder_lost", f"{name} could not go on in {path}: {error}")
+                return
+            left.remove(name)
+            if not left:
+                answer.resolve(path)
+
+        self.moving = answer
+        for name in list(left):
+            self.hub.request(name, control.RecordInto(path=path), RECORD_INTO_S, functools.partial(answered, name))
+        return answer
+
+    def check_settled(self) -> None:
+        """Raise ScopeStateError while recorders are on their way to another folder: frames would be in either data set."""
+        if self.moving is not None and not self.moving.done:
+            raise ScopeStateError("the folder of the recording is being changed: wait until that is done")
 
     def setting_changed(self, stream: Stream, applied: control.SettingApplied, by: str) -> None:
         """A camera runs with other settings: its successors open with them, and the ledger says from which frame they hold."""
@@ -396,6 +489,10 @@ class Supervisor:
             self._enter("draining", DRAIN_S)  # nobody publishes any more
             self.linger_until = now + LINGER_S
         if self.phase == "draining" and ((self._stored() and self._workers_done(now)) or now > self.phase_deadline):
+            self._enter("ending workers", 2 * TEARDOWN_S)
+            if self.tables.names and recorder_of_tables(self.spec) is not None:  # their last rows are stored, too
+                self.crew.stop_all(self.reason, kind="worker")
+        if self.phase == "ending workers" and (not self.crew.stopping("worker") or now > self.phase_deadline):
             self._enter("stopping workers", TEARDOWN_S)
             self.crew.stop_all(self.reason)
         if self.phase == "stopping workers" and not self.crew.alive() and not self._must_tell(now):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ import numpy as np
 from mutoscope.bus import Deferred, Reply
 from mutoscope.frames import Table
 from mutoscope.frames._columns import described
-from mutoscope.model.errors import CommandTimeoutError, ConfigError
+from mutoscope.model.errors import CommandTimeoutError, ConfigError, DatasetError
 from mutoscope.runtime import control
 from mutoscope.runtime.desk import Desk
+from mutoscope.storage._rows import open_rows
 
 __all__ = ["Tables"]
 
@@ -24,13 +27,46 @@ HINT_S = 1.0
 """Who has waited so long for a table hears what there is."""
 
 
+STORE = "store"
+"""The key of a recorder's reader."""
+
+
+@dataclass
+class _Stored:
+    """How a table is stored: the file, how many rows it held before this run, and why it is not stored any more."""
+
+    file: Path
+    before: int
+    row: int
+    reason: str = ""
+    ended: tuple[int, int] | None = None
+    """Cursor and lost rows of the recorder, once its row is given back."""
+
+
 @dataclass
 class _Entry:
-    """A table: its owner's name, and (row, pid) of each reader by (worker, key)."""
+    """A table: its owner's name, (row, pid) of each reader by (worker, key), and how it is stored."""
 
     owner: str
     table: Table
     rows: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    stored: _Stored | None = None
+    unstorable: str = ""
+    """Why it could not be stored at all."""
+
+    def end_storing(self) -> None:
+        """Keep the recorder's account: its row is given back."""
+        if self.stored is not None and self.stored.ended is None:
+            self.stored.ended = self.table.account_of(self.stored.row)[1:]
+
+    def storing(self) -> dict[str, Any]:
+        """How many rows are stored, lost by reason, and yet to be stored."""
+        appended = self.table.statistics().appended
+        cursor, lost, reason = 0, 0, self.unstorable
+        if self.stored is not None:
+            cursor, lost = self.stored.ended or self.table.account_of(self.stored.row)[1:]
+            reason = self.stored.reason
+        return accounted(appended, cursor - lost, lost, reason)
 
     def forget_closed(self) -> None:
         """Drop the places whose reader gave its row back; the row may be another's by now."""
@@ -49,10 +85,19 @@ class _Waiting:
 
 
 class Tables:
-    """All tables of a scope. The supervisor owns them and closes them."""
+    """All tables of a scope. The supervisor owns them and closes them.
 
-    def __init__(self, desk: Desk) -> None:
+    Parameters
+    ----------
+    desk : Desk
+        Where it says what happens.
+    on_created : callable()
+        Called when there is a further table.
+    """
+
+    def __init__(self, desk: Desk, on_created: Callable[[], None] = lambda: None) -> None:
         self._desk = desk
+        self._on_created = on_created
         self._entries: dict[str, _Entry] = {}
         self._waiting: list[_Waiting] = []
 
@@ -80,6 +125,7 @@ class Tables:
             entry = _Entry(sender, Table.create(command.table, dtype, command.capacity))
             self._entries[command.table] = entry
             self._desk.hub.publish(control.TablesChanged(tables=self.names))
+            self._on_created()
         meta, fds = entry.table.assign_writer(pid=pid)
         served = [waiting for waiting in self._waiting if waiting.command.table == command.table]
         self._waiting = [waiting for waiting in self._waiting if waiting.command.table != command.table]
@@ -100,6 +146,26 @@ class Tables:
         now = time.monotonic()
         self._waiting.append(_Waiting(sender, pid, command, deferred, now + command.timeout_s, now + HINT_S))
         return deferred
+
+    def store(self, sender: str, pid: int, command: control.StoreTable) -> Reply:
+        """Give a recorder its reader, which begins with the first row, or where a predecessor ended."""
+        entry = self._entries[command.table]
+        attach = control.AttachTable(table=command.table, key=STORE, start="first")
+        reply = self._reader(sender, pid, attach)
+        if entry.stored is None:
+            entry.stored = _Stored(Path(command.file), command.rows, reply.value["row"])
+        entry.stored.row = reply.value["row"]
+        return Reply({**reply.value, "rows_before": entry.stored.before}, reply.fds)
+
+    def not_stored(self, command: control.TableNotStored) -> None:
+        """Say, and keep for the ledger, that a table is not stored any more."""
+        entry = self._entries[command.table]
+        if entry.stored is None:
+            entry.unstorable = command.reason
+        else:
+            entry.stored.reason = command.reason
+            entry.end_storing()
+        self._desk.report(command.message)
 
     def _reader(self, sender: str, pid: int, command: control.AttachTable) -> Reply:
         entry = self._entries[command.table]
@@ -142,22 +208,59 @@ class Tables:
         for entry in self._entries.values():
             if entry.owner == worker:
                 entry.table.writer_died()
+            if entry.stored is not None and (worker, STORE) in entry.rows and not restarts:
+                entry.end_storing()
             entry.forget_closed()
             for place in [place for place in entry.rows if place[0] == worker]:
                 entry.table.reader_died(entry.rows[place][0], keep=restarts)
                 if not restarts:
                     del entry.rows[place]
 
-    def account(self) -> dict[str, Any]:
-        """Rows appended by table, and what each reader lost."""
+    def account(self, *, recorded: bool) -> dict[str, Any]:
+        """Rows appended by table, what each reader lost, and, of a scope that records, what is stored."""
         account = {}
         for name, entry in self._entries.items():
             statistics = entry.table.statistics()
             readers = {reader.name: {"lost": reader.lost, "pending": reader.lag} for reader in statistics.readers}
             account[name] = {"owner": entry.owner, "appended": statistics.appended, "readers": readers}
+            if recorded:
+                account[name] |= entry.storing()
         return account
+
+    def read_back(self, account: dict[str, Any], reason: str) -> None:
+        """Enter what the files hold: that is stored, whatever the recorder said. What is not was lost for `reason`."""
+        for name, entry in self._entries.items():
+            stored, held, lost, why = entry.stored, 0, 0, entry.unstorable or reason
+            if stored is not None:
+                lost, why = (stored.ended or (0, 0))[1], stored.reason or reason
+                try:
+                    held = len(open_rows(stored.file)) - stored.before
+                except (DatasetError, OSError) as error:
+                    self._desk.report(f"the stored rows of the table {name!r} could not be read back: {error}")
+                    held, why = 0, "deleted"
+            appended = account[name]["appended"]
+            account[name].update(accounted(appended, held, lost, why))
+            if (missing := appended - held - lost) and not entry.unstorable and not (stored and stored.reason):
+                self._desk.report(f"{missing:,} rows of the table {name!r} were not stored before the end ({why})")
 
     def close(self) -> None:
         """Close all tables."""
         for entry in self._entries.values():
             entry.table.close()
+
+
+def accounted(appended: int, stored: int, overrun: int, reason: str) -> dict[str, Any]:
+    """Return the account of the storing of a table, of which what is neither stored nor overrun is lost for `reason`, if any.
+
+    Examples
+    --------
+    >>> accounted(10, 6, 1, "")
+    {'stored': 6, 'lost': {'overrun': 1}, 'pending': 3}
+    >>> accounted(10, 6, 0, "disk_full")
+    {'stored': 6, 'lost': {'disk_full': 4}, 'pending': 0}
+    """
+    lost = {"overrun": overrun} if overrun else {}
+    left = appended - stored - overrun
+    if reason and left:
+        lost[reason] = left
+    return {"stored": stored, "lost": lost, "pending": 0 if reason else left}

@@ -120,7 +120,7 @@ class Worker:
             How many frames may be held at once.
         on_full : {"drop", "block", "detach"}
             For ``"every"``: what happens when this reader falls behind. ``"drop"`` counts the ids that it misses; ``"block"``
-            holds the camera (its missed ticks are ledgered as ``camera_overrun``); ``"detach"`` ends the reader past
+            holds the camera (exposures that it misses meanwhile are counted as ``missed``); ``"detach"`` ends the reader past
             `lag_limit` frames. ``"share"`` has the first two.
         at_most_hz : float, optional
             For ``"latest"``: no more frames than this a second.

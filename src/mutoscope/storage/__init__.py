@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mutoscope.storage._pyramid import PyramidReport, build_pyramid
     from mutoscope.storage._recover import ImageReport, RecoverReport, open_images, recover
+    from mutoscope.storage._run_tables import run_tables
     from mutoscope.storage.converting import ConvertReport, convert
     from mutoscope.storage.exporting import ExportReport, export_cellprofiler, export_fiji, export_qupath
     from mutoscope.storage.interface import DataSink, DataSource, StorageBackend
-    from mutoscope.storage.labels import LabelsInfo, labels_info, list_labels, load_labels, save_labels
+    from mutoscope.storage.labels import LabelsInfo, delete_labels, labels_info, list_labels, load_labels, save_labels
     from mutoscope.storage.reader import FrameStreamReader
     from mutoscope.storage.recording import CameraLayout, Recording, create_recording, open_image_writer, write_attributes
     from mutoscope.storage.registry import BackendInfo, backends
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mutoscope.storage.space import bytes_per_frame, free_bytes
     from mutoscope.storage.stores import Stores
     from mutoscope.storage.stream import info, open_reader, open_writer
-    from mutoscope.storage.tables import list_tables, load_table, save_table
+    from mutoscope.storage.tables import delete_table, list_tables, load_table, save_table
     from mutoscope.storage.writer import Durability, FrameStreamWriter, Receipt, WriterStatistics
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "bytes_per_frame",
     "convert",
     "create_recording",
+    "delete_labels",
+    "delete_table",
     "export_cellprofiler",
     "export_fiji",
     "export_qupath",
@@ -72,6 +75,7 @@ __all__ = [
     "open_reader",
     "open_writer",
     "recover",
+    "run_tables",
     "save_labels",
     "save_table",
     "write_attributes",
@@ -101,6 +105,8 @@ _HOMES = {
     "bytes_per_frame": "mutoscope.storage.space",
     "convert": "mutoscope.storage.converting",
     "create_recording": "mutoscope.storage.recording",
+    "delete_labels": "mutoscope.storage.labels",
+    "delete_table": "mutoscope.storage.tables",
     "export_cellprofiler": "mutoscope.storage.exporting",
     "export_fiji": "mutoscope.storage.exporting",
     "export_qupath": "mutoscope.storage.exporting",
@@ -117,6 +123,7 @@ _HOMES = {
     "open_reader": "mutoscope.storage.stream",
     "open_writer": "mutoscope.storage.stream",
     "recover": "mutoscope.storage._recover",
+    "run_tables": "mutoscope.storage._run_tables",
     "save_labels": "mutoscope.storage.labels",
     "save_table": "mutoscope.storage.tables",
     "write_attributes": "mutoscope.storage.recording",

@@ -12,6 +12,7 @@ import ctypes
 import os
 import threading
 import time
+from typing import NamedTuple
 
 __all__ = ["Behind"]
 
@@ -35,6 +36,15 @@ def _range(fd: int, start: int, length: int, flags: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+class _Given(NamedTuple):
+    """What was handed over: when it may go, and which bytes of which descriptor it is."""
+
+    due: float
+    fd: int
+    start: int
+    length: int
+
+
 class Behind:
     """A thread that empties finished files from the page cache; the writer owns and closes it.
 
@@ -48,7 +58,7 @@ class Behind:
 
     def __init__(self) -> None:
         self.error: OSError | None = None
-        self._given: collections.deque[tuple[float, int, int, int]] = collections.deque()
+        self._given: collections.deque[_Given] = collections.deque()
         self._changed = threading.Condition()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -57,7 +67,7 @@ class Behind:
         """Take over a descriptor, of which so many bytes from `start` on are not written to any more; it is closed here."""
         with self._changed:
             if not self._stopped and self.error is None:
-                self._given.append((time.monotonic() + AGE_S, fd, start, length))
+                self._given.append(_Given(time.monotonic() + AGE_S, fd, start, length))
                 self._changed.notify()
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="mutoscope-behind", daemon=True)
@@ -73,16 +83,16 @@ class Behind:
         if self._thread is not None:
             self._thread.join()
         while self._given:
-            os.close(self._given.popleft()[1])
+            os.close(self._given.popleft().fd)
 
-    def _next(self) -> tuple[int, int, int] | None:
-        """Wait for what is old enough: descriptor, first byte, bytes; None at the end."""
+    def _next(self) -> _Given | None:
+        """Wait for what is old enough; None at the end."""
         with self._changed:
             while not self._stopped:
                 if self._given:
-                    left = self._given[0][0] - time.monotonic()
+                    left = self._given[0].due - time.monotonic()
                     if left <= 0 or len(self._given) > MAX_WAITING:
-                        return self._given.popleft()[1:]
+                        return self._given.popleft()
                     self._changed.wait(left)
                 else:
                     self._changed.wait()
@@ -90,14 +100,13 @@ class Behind:
 
     def _run(self) -> None:
         while (given := self._next()) is not None:
-            fd, start, length = given
             try:
-                self._empty(fd, start, start + length)
+                self._empty(given.fd, given.start, given.start + given.length)
             except OSError as error:
                 self.error = error
                 return
             finally:
-                os.close(fd)
+                os.close(given.fd)
 
     def _empty(self, fd: int, start: int, end: int) -> None:
         """Write piece by piece, one ahead of the one that is waited for, and forget what is written."""

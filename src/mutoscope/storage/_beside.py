@@ -106,19 +106,34 @@ class Member:
         check_member_name(name, self.word)
         if not overwrite and name in self.listed(parent):
             raise self._taken(parent, name)
-        try:
-            with _files.translated(parent.folder), _staging(parent) as staging:
-                part = staging / "made"
-                part.mkdir()
-                build(part)
-                kill_point("storage.beside.built")
-                with _files.locked(parent.folder):
-                    self._place(parent, name, part, staging, overwrite)
-                kill_point("storage.beside.listed")
-        except OSError as error:
-            if error.errno in _REFUSALS and not isinstance(error, ConfigError):
-                raise ConfigError(f"{parent.folder}: cannot be written to ({error.strerror})") from error
-            raise
+        with _changing(parent) as staging:
+            part = staging / "made"
+            part.mkdir()
+            build(part)
+            kill_point("storage.beside.built")
+            with _files.locked(parent.folder):
+                self._place(parent, name, part, staging, overwrite)
+            kill_point("storage.beside.listed")
+
+    def delete(self, parent: Parent, name: str) -> None:
+        """Take a member off the list, then delete it: a killed process leaves it listed and whole, or not listed.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            If there is none of this name; names near ones.
+        """
+        folder = parent.root / self.path(parent, name)
+        with _changing(parent) as staging:
+            with _files.locked(parent.folder):
+                listed = self.listed(parent)
+                if name not in listed:  # another process was quicker
+                    raise _names.not_found(name, parent.folder / self.kind, listed)
+                self._list(parent, [each for each in listed if each != name], staging)
+                kill_point("storage.beside.unlisted")
+                if os.path.lexists(folder):
+                    os.rename(folder, staging / "deleted")
+            kill_point("storage.beside.deleted")
 
     def _taken(self, parent: Parent, name: str) -> DatasetExistsError:
         return DatasetExistsError(f"{parent.folder}: has {self.word} {name!r} already; say overwrite=True to replace them")
@@ -134,10 +149,12 @@ class Member:
         else:
             os.rename(part, folder / name)
         kill_point("storage.beside.placed")
-        if name in listed:
-            return
+        if name not in listed:
+            self._list(parent, [*listed, name], staging)
+
+    def _list(self, parent: Parent, new: list[str], staging: Path) -> None:
+        folder = parent.folder / self.kind
         attributes = _nodes.read_group(parent.root, parent.inside(self.kind)) if _nodes.has_group(folder) else {}
-        new = [*listed, name]
         if self.kind == "labels":
             own = _layout.ome_attributes(parent.version, {self.kind: new})
             if parent.version == "0.5":
@@ -204,6 +221,18 @@ def find_parent(dataset: str | os.PathLike[str], image: str | None, *, any_group
 def _read(root: Path, relative: str) -> Parent:
     attributes = _nodes.read_group(root, relative)
     return Parent(root, relative, attributes, _nodes.version_of(root / relative if relative else root))
+
+
+@contextmanager
+def _changing(parent: Parent) -> Iterator[Path]:
+    """As `_staging`; and say in one sentence why nothing can be changed."""
+    try:
+        with _files.translated(parent.folder), _staging(parent) as staging:
+            yield staging
+    except OSError as error:
+        if error.errno in _REFUSALS and not isinstance(error, ConfigError):
+            raise ConfigError(f"{parent.folder}: cannot be written to ({error.strerror})") from error
+        raise
 
 
 @contextmanager

@@ -12,11 +12,13 @@ from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.install import install_command
 from mutoscope.storage import _layout
 
-__all__ = ["check_possible", "decode", "encoder", "looks_whole"]
+__all__ = ["HEAD_BYTES", "check_possible", "decode", "encoder", "looks_whole"]
 
 _SHUFFLE, _BITSHUFFLE = 1, 2
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_BLOSC_HEADER = 16
+HEAD_BYTES = 16
+"""So many bytes of a chunk are enough for `looks_whole`."""
+
 _MAX_BLOSC_BYTES = 2**31 - 64
 
 
@@ -34,7 +36,7 @@ def check_possible(level: _layout.Level) -> None:
     """Raise BackendUnavailableError, with the command that helps, or ConfigError if frames cannot be compressed so here."""
     if level.compression != "none":
         _numcodecs()
-    if level.compression == "blosc-lz4" and level.strip_bytes > _MAX_BLOSC_BYTES:
+    if level.compression in _layout.BLOSC and level.strip_bytes > _MAX_BLOSC_BYTES:
         raise ConfigError(f"a chunk of {level.strip_bytes} bytes is larger than Blosc compresses; choose 'zstd' or 'none'")
 
 
@@ -47,8 +49,10 @@ def encoder(level: _layout.Level) -> Callable[[NDArray[Any]], bytes | NDArray[An
         compress_zstd: Callable[..., bytes] = zstd.compress
         return lambda chunk: compress_zstd(chunk, _layout.ZSTD_LEVEL)
     compress_blosc: Callable[..., bytes] = blosc.compress
+    settings = _layout.BLOSC[level.compression]
+    cname = settings.cname.encode()
     shuffle = _BITSHUFFLE if np.dtype(level.dtype).itemsize == 1 else _SHUFFLE
-    return lambda chunk: compress_blosc(chunk, b"lz4", _layout.BLOSC_LEVEL, shuffle)
+    return lambda chunk: compress_blosc(chunk, cname, settings.clevel, shuffle, settings.blocksize)
 
 
 def decode(compression: str, data: bytes, out: NDArray[Any]) -> None:
@@ -57,7 +61,7 @@ def decode(compression: str, data: bytes, out: NDArray[Any]) -> None:
     Parameters
     ----------
     compression : str
-        ``"blosc-lz4"`` or ``"zstd"``.
+        One of `_layout.COMPRESSIONS`, not ``"none"``.
     data : bytes
         The chunk as stored.
     out : ndarray
@@ -65,7 +69,7 @@ def decode(compression: str, data: bytes, out: NDArray[Any]) -> None:
     """
     blosc, zstd = _numcodecs()
     target = out.reshape(-1).view(np.uint8)
-    if not looks_whole(compression, data[:_BLOSC_HEADER], len(data), target.nbytes):
+    if not looks_whole(compression, data[:HEAD_BYTES], len(data), target.nbytes):
         raise ValueError("it is not the chunk that should be here")
     try:
         if compression == "zstd":
@@ -81,8 +85,8 @@ def looks_whole(compression: str, head: bytes, stored: int, size: int) -> bool:
 
     Blosc's header: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst; zstd's: RFC 8878, 3.1.1.1.
     """
-    if compression == "blosc-lz4":
-        if len(head) < _BLOSC_HEADER or stored < _BLOSC_HEADER:
+    if compression in _layout.BLOSC:
+        if len(head) < HEAD_BYTES or stored < HEAD_BYTES:
             return False
         sizes = (int.from_bytes(head[4:8], "little"), int.from_bytes(head[12:16], "little"))
         return head[0] == 2 and sizes == (size, stored)

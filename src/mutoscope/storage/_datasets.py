@@ -102,6 +102,9 @@ class Dataset(ABC):
         """Return what is there and is not read."""
         return []
 
+    def check(self) -> None:  # noqa: B027  (of most, one header tells the form of all)
+        """Raise DatasetError for the first frame that is not like the first one, as far as headers tell."""
+
     def read(self, number: int) -> NDArray[Any]:
         """Return a frame, checked; DatasetError if it cannot be read or is not like the first."""
         try:
@@ -359,6 +362,25 @@ class _ImageFolder(Dataset):
             return _read_image(self._files[number])
         except _DECODING as error:
             raise DatasetError(f"{self._files[number]}: cannot be read: {error}") from error
+
+    def check(self) -> None:
+        """Look at the header of each file; one that is of another form is read, which says what is wrong with it."""
+        first = _form_of(self._files[0])
+        for number, file in enumerate(self._files):
+            if _form_of(file) != first:
+                self.read(number)
+
+
+def _form_of(file: Path) -> tuple[Any, ...] | None:
+    """Return shape and type of an image as its header has them; None where it cannot be read."""
+    if file.suffix.lower() in _PNG:
+        with open(file, "rb") as stream:
+            return ("PNG", stream.read(26)[16:26])  # width, height, bit depth, kind of colour
+    try:
+        with _library("tifffile").TiffFile(file) as tiff:
+            return ("TIFF", len(tiff.pages), tiff.pages[0].shape, tiff.pages[0].dtype)
+    except _DECODING:
+        return None
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ __all__ = [
     "hold",
     "locked",
     "open_inside",
+    "part_name",
     "read_document",
     "replace_document",
     "replace_file",
@@ -40,6 +41,11 @@ PART = ".part"
 _serial = itertools.count()
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def part_name() -> str:
+    """Return a name for what is half-written, of which this process makes no second one."""
+    return f".{os.getpid()}-{next(_serial)}{PART}"
 
 
 @contextmanager
@@ -123,7 +129,7 @@ def replace_document(target: Path, document: Mapping[str, Any], staging: Path, *
 
 def replace_file(target: Path, data: bytes, staging: Path, *, durable: bool = False) -> None:
     """Replace or make a file as a whole, as `replace_document` does."""
-    part = staging / f".{os.getpid()}-{next(_serial)}{PART}"
+    part = staging / part_name()
     with translated(target):
         for folder in (staging, target.parent):
             if not folder.is_dir():  # told by its own name, rather than by that of the part
@@ -153,20 +159,30 @@ def open_inside(root: Path, relative: str) -> int:
     DatasetError
         If it is missing, not a regular file, or reached through a link that leads out of the data set.
     """
-    path = root / relative
+    path = f"{root}/{relative}"
+    base = fd = -1
     try:
-        real = os.path.realpath(path, strict=True)
-        if not real.startswith(os.path.join(os.path.realpath(root), "")):
+        base = os.open(root, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(relative, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=base)
+        if not _path_of(fd).startswith(os.path.join(_path_of(base), "")):
             raise DatasetError(f"{path}: leads out of the data set")
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DatasetError(f"{path}: is not a file")
+        found, fd = fd, -1
+        return found
     except FileNotFoundError:
         raise DatasetError(f"{path}: is missing") from None
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise DatasetError(f"{path}: is not a file")
-    return fd
+    finally:
+        for each in (base, fd):
+            if each >= 0:
+                os.close(each)
+
+
+def _path_of(fd: int) -> str:
+    """Return where the kernel knows an open file to be, all links followed."""
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def read_document(root: Path, relative: str) -> dict[str, Any]:

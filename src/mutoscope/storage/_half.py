@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 __all__ = ["half", "shrunk_to"]
 
+_BLOCK = 1 << 16
+"""Pixels of a plane's row pairs that are worked on at a time, halved: some 500 KB with what is in between."""
+
 
 def half(plane: NDArray[Any]) -> NDArray[Any]:
     """Return a plane of half the size, rounded up; whole numbers are rounded to the nearest, halves up.
@@ -32,16 +35,20 @@ def half(plane: NDArray[Any]) -> NDArray[Any]:
         wide: Any = np.float64 if plane.dtype.itemsize == 8 else np.float32
     else:
         wide = np.int32 if plane.dtype.itemsize < 4 else np.int64
-    total = plane[0::2].astype(wide)
-    total += plane[1::2]
-    sums = total.reshape(rows, columns, 2)
-    found: NDArray[Any] = sums[:, :, 0] + sums[:, :, 1]
-    if kind == "f":
-        found *= 0.25
-    else:
-        found += 2
-        found >>= 2
-    return found.astype(plane.dtype)
+    found: NDArray[Any] = np.empty((rows, columns), plane.dtype)
+    step = max(1, _BLOCK // plane.shape[1])
+    for top in range(0, rows, step):  # what is in between stays in the processor's cache
+        upper = plane[2 * top : 2 * (top + step) : 2].astype(wide)
+        upper += plane[2 * top + 1 : 2 * (top + step) : 2]
+        pairs = upper.reshape(-1, columns, 2)
+        part = pairs[:, :, 0] + pairs[:, :, 1]
+        if kind == "f":
+            part *= 0.25
+        else:
+            part += 2
+            part >>= 2
+        found[top : top + step] = part
+    return found
 
 
 def shrunk_to(plane: NDArray[Any], longest: int) -> NDArray[Any]:

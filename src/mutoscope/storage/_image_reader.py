@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mutoscope.model.errors import ClosedError, ConfigError, DatasetError
-from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _shard, _small
+from mutoscope.storage import _files, _flat, _layout, _nodes
+from mutoscope.storage._level_reader import LevelReader, Part
 
 __all__ = ["ImageReader", "Part"]
-
-Part = tuple[slice, slice] | None
-"""Rows and columns of a frame, both with start and stop; None is all."""
 
 _ROWS = _layout.RECORDS_PER_CHUNK
 
@@ -35,11 +33,9 @@ class ImageReader:
         self.path = image
         self._root = root
         self._prefix = "" if image == root else f"{image.name}/"
-        self._pixels_fd = -1
-        self._shard = -1
-        self._index: NDArray[np.uint64] | None = None
         self._closed = False
-        self._level, _ = self._read_level()
+        self._pixels: dict[int, LevelReader] = {0: LevelReader(root, self._prefix, 0)}
+        self._level = self._pixels[0].level
         self.shape = self._level.shape
         self.dtype = self._level.dtype
         self.compression = self._level.compression
@@ -158,83 +154,18 @@ class ImageReader:
 
     # ------------------------------------------------------------------ pixels
 
-    def read(self, number: int, part: Part = None) -> NDArray[Any]:
-        """Return the `number`-th written frame, or rows and columns of it, as a new array."""
-        return self.read_position(int(self._positions[number]), part)
+    def read(self, number: int, part: Part = None, level: int = 0) -> NDArray[Any]:
+        """Return the `number`-th written frame in one of its sizes, or rows and columns of that, as a new array."""
+        return self.read_position(int(self._positions[number]), part, level)
 
-    def read_position(self, position: int, part: Part = None) -> NDArray[Any]:
+    def read_position(self, position: int, part: Part = None, level: int = 0) -> NDArray[Any]:
         """Return the frame at a place along t, which is written, or rows and columns of it, as a new array."""
         self._check_open()
-        level = self._level
-        rows, columns = (slice(0, level.shape[0]), slice(0, level.shape[1])) if part is None else part
-        if rows.stop > level.shape[0] or columns.stop > level.shape[1]:
-            raise ConfigError(f"{self.path}: {rows.stop} rows and {columns.stop} columns do not lie in frames of {level.shape}")
-        shard, slot = divmod(position, level.frames_per_shard)
-        if level.published:
-            whole = self._read_published(shard, slot) if level.sharded else self._read_chunk(position)
-            return whole if part is None else whole[rows, columns].copy()
-        if shard != self._shard:
-            fd = _files.open_inside(self._root, f"{self._prefix}{_layout.LEVEL}/c/{shard}/0/0")
-            if self._pixels_fd >= 0:
-                os.close(self._pixels_fd)
-            self._pixels_fd, self._shard = fd, shard
-        offset = slot * level.frame_bytes
-        where = f"{self.path / _layout.LEVEL}/c/{shard}/0/0"
-        if os.fstat(self._pixels_fd).st_size < offset + level.frame_bytes:
-            raise DatasetError(f"{where}: is too short for frame {slot} of it")
-        array = np.empty((rows.stop - rows.start, level.shape[1]), dtype=level.numpy_dtype)
-        if not array.size:
-            return array[:, columns]
-        begin = offset + rows.start * (level.frame_bytes // level.shape[0])
-        view = array.data.cast("B")
-        done = 0
-        while done < array.nbytes:
-            got = os.preadv(self._pixels_fd, [view[done:]], begin + done)
-            if got == 0:
-                raise DatasetError(f"{where}: is too short for frame {slot} of it")
-            done += got
-        return array if (columns.start, columns.stop) == (0, level.shape[1]) else array[:, columns].copy()
-
-    def _read_published(self, shard: int, slot: int) -> NDArray[Any]:
-        level = self._level
-        relative = f"{self._prefix}{_layout.LEVEL}/{level.chunk_path(shard)}"
-        where = str(self._root / relative)
-        rows = slice(slot * level.strips, (slot + 1) * level.strips)
-        if shard != self._shard or self._index is None or np.any(self._index[rows] == _shard.EMPTY):
-            fd = _files.open_inside(self._root, relative)  # anew: it may have been published again, with more frames
-            if self._pixels_fd >= 0:
-                os.close(self._pixels_fd)
-            self._pixels_fd, self._shard = fd, shard
-            self._index = None
-            self._index = _small.read_index(fd, level, where)
-        found = self._index[rows].tolist()
-        array = np.empty(level.shape, dtype=level.numpy_dtype)
-        for number, (offset, length) in enumerate(found):
-            if offset == _shard.EMPTY:
-                raise DatasetError(f"{where}: does not hold frame {slot} of it")
-            data = os.pread(self._pixels_fd, length, offset)
-            try:
-                _codec.decode(level.compression, data, array[number * level.strip : (number + 1) * level.strip])
-            except ValueError as error:
-                raise DatasetError(f"{where}: frame {slot} of it is damaged: {error}") from error
-        return array
-
-    def _read_chunk(self, position: int) -> NDArray[Any]:
-        level = self._level
-        relative = f"{self._prefix}{_layout.LEVEL}/{level.chunk_path(position)}"
-        array = np.empty(level.shape, dtype=level.numpy_dtype)
-        with open(_files.open_inside(self._root, relative), "rb") as file:
-            data = file.read(2 * level.frame_bytes + 4096)
-        if level.compression == "none":
-            if len(data) != level.frame_bytes:
-                raise DatasetError(f"{self._root / relative}: has {len(data)} bytes instead of {level.frame_bytes}")
-            array.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
-            return array
-        try:
-            _codec.decode(level.compression, data, array)
-        except ValueError as error:
-            raise DatasetError(f"{self._root / relative}: is damaged: {error}") from error
-        return array
+        if level not in self._pixels:
+            if not 0 <= level < self.levels:
+                raise ConfigError(f"{self.path}: is stored in {self.levels} sizes, so there is no level {level}")
+            self._pixels[level] = LevelReader(self._root, self._prefix, level)
+        return self._pixels[level].read(position, part)
 
     # ------------------------------------------------------------------ the end
 
@@ -245,6 +176,5 @@ class ImageReader:
     def close(self) -> None:
         """Close the files; twice is fine."""
         self._closed = True
-        if self._pixels_fd >= 0:
-            os.close(self._pixels_fd)
-            self._pixels_fd = -1
+        for pixels in self._pixels.values():
+            pixels.close()

@@ -18,6 +18,7 @@ PART_NAME = re.compile(r"\..+\.part")
 _MAX_NAME_BYTES = 1024
 _MAX_PART_BYTES = 255
 _DIGITS = re.compile(r"([0-9]+)")
+_CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 _NEAR = 3
 
 
@@ -106,7 +107,7 @@ def _checked(check: object, name: str | os.PathLike[str]) -> str:
         raise ConfigError(f"{raw!r}: a name is valid Unicode") from None
     if "\\" in raw:
         raise ConfigError(f"{raw!r}: the parts of a name are separated by /, and it has no backslash")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in raw.replace("\0", "")):
+    if _CONTROL.search(raw):
         raise ConfigError(f"{raw!r}: a name has no control characters")
     assert callable(check)
     text: str = check(name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mutoscope.model.errors import DatasetError
 from mutoscope.storage._arrays import native
 
-__all__ = ["Plan", "layout", "read", "read_part", "write"]
+__all__ = ["Plan", "beginning", "layout", "read", "read_part", "write"]
 
 _MAX_HEADER = 1 << 20
 _LONG_NAMES = 60_000
@@ -58,7 +58,7 @@ def write(file: IO[bytes], array: NDArray[Any]) -> None:
     np.lib.format.write_array(file, np.ascontiguousarray(array).reshape(array.shape), version=version, allow_pickle=False)
 
 
-def _header(file: IO[bytes], size: int, where: str) -> tuple[Plan, bool]:
+def _header(file: IO[bytes], size: int, where: str, *, whole: bool = True) -> tuple[Plan, bool]:
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
@@ -73,8 +73,9 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[Plan, bool]:
     if dtype.hasobject:
         raise DatasetError(f"{where}: holds pickled Python objects, which are not read")
     plan = Plan(file.tell(), lengths, dtype)
-    if min(lengths, default=0) < 0 or plan.offset + plan.nbytes != size:
-        raise DatasetError(f"{where}: has {size} bytes, an array {lengths} of {dtype} needs {plan.offset + plan.nbytes}")
+    end = plan.offset + plan.nbytes
+    if min(lengths, default=0) < 0 or end > size or (whole and end != size):
+        raise DatasetError(f"{where}: has {size} bytes, an array {lengths} of {dtype} needs {end}")
     return plan, bool(fortran)
 
 
@@ -85,6 +86,11 @@ def _read_header_3_0(file: IO[bytes], version: tuple[int, int]) -> tuple[tuple[i
         raise ValueError(f"version {version} with a header of {length} bytes")
     header = ast.literal_eval(file.read(length).decode("utf-8"))
     return header["shape"], header["fortran_order"], np.lib.format.descr_to_dtype(header["descr"])
+
+
+def beginning(file: IO[bytes], size: int, where: str) -> Plan:
+    """Return where the array lies that begins an NPY file; more may lie behind it."""
+    return _header(file, size, where, whole=False)[0]
 
 
 def layout(file: IO[bytes], size: int, where: str) -> Plan | None:

@@ -72,10 +72,12 @@ class DatasetPlace:
 
 
 def taken_bytes(path: str | os.PathLike[str]) -> int:
-    """Return what a data set takes on its disk, in bytes; 0 if there is none."""
+    """Return what a data set, or a file, takes on its disk, in bytes; 0 if there is none."""
     if is_ome_tiff(path):
         names = Names(path)
         files = [*names.present().values(), names.sidecar] if names.folder.is_dir() else []
+    elif os.path.isfile(path):
+        files = [Path(path)]
     else:
         files = [Path(folder, name) for folder, _, found in os.walk(path) for name in found]
     return sum(file.lstat().st_blocks * 512 for file in files if os.path.lexists(file))

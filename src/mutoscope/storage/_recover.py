@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 from mutoscope.model.errors import DatasetError
 from mutoscope.storage import _codec, _files, _flat, _layout, _nodes, _seal, _shard, _small
 from mutoscope.storage._image_reader import ImageReader
+from mutoscope.storage._runs import Runs
 from mutoscope.storage.recording import adopt_unlisted, find_recording
 
 __all__ = ["ImageReport", "RecoverReport", "open_images", "recover"]
 
 _BLOCK = 4096
-_HEAD = 16
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ class RecoverReport:
         """Return the report as lines of text."""
         lines = [f"{self.path}: {'repaired' if self.changed else 'nothing to repair'}", *self.actions]
         for image in self.images:
-            lines.append(f"{image.image}: {image.frames} frames" + "".join(f"; {action}" for action in image.actions))
+            name = "the image" if image.image == "." else image.image
+            lines.append(f"{name}: {image.frames:,} frames" + "".join(f"; {action}" for action in image.actions))
             lines += [
-                f"{image.image}: {count} frames from id {first} are not whole: a power cut, or damage"
+                f"{name}: {count:,} frames from id {first} are not whole: a power cut, or damage"
                 for first, count in image.doubtful
             ]
         return "\n".join(lines)
@@ -107,7 +109,7 @@ def recover(path: str | os.PathLike[str], *, decode: bool = True) -> RecoverRepo
     from mutoscope.storage.ome_tiff.recover import recover_tiff
 
     if is_ome_tiff(path):
-        return recover_tiff(path)
+        return recover_tiff(path, decode)
     recording = find_recording(Path(path).absolute())
     adopted = adopt_unlisted(recording)
     actions = tuple(f"listed {name}" for name in adopted.images if name not in recording.images)
@@ -223,20 +225,20 @@ def _restore_indices(image: Path, level: _layout.Level, frames: int) -> list[str
 def _doubtful(image: Path, level: _layout.Level, decode: bool) -> tuple[tuple[int, int], ...]:
     """Return runs of written frames whose pixels are not, or not wholly, in their files."""
     with contextlib.closing(ImageReader(image, image)) as reader:
-        ids, positions = reader.ids, reader.positions
+        ids, positions = reader.ids, reader.positions  # both ascend
     shards, slots = np.divmod(positions, level.frames_per_shard)
-    runs: list[tuple[int, int]] = []
-    for shard in np.unique(shards).tolist():
-        chosen = shards == shard
-        for frame_id in ids[chosen][_incomplete(image, level, shard, slots[chosen], decode)].tolist():
-            if runs and sum(runs[-1]) == frame_id:
-                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-            else:
-                runs.append((frame_id, 1))
+    numbers, begins = np.unique(shards, return_index=True)
+    runs = Runs()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "mutoscope-recover") as pool:
+        look = functools.partial(_incomplete, image, level, decode)
+        bad = pool.map(look, numbers.tolist(), np.split(slots, begins[1:]))
+        for frame_ids, incomplete in zip(np.split(ids, begins[1:]), bad, strict=False):
+            for frame_id in frame_ids[incomplete].tolist():
+                runs.add(frame_id)
     return tuple(runs)
 
 
-def _incomplete(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.int64], decode: bool) -> NDArray[np.bool_]:
+def _incomplete(image: Path, level: _layout.Level, decode: bool, shard: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which frames of a shard have a hole where pixels should be, or lie behind its end."""
     if level.published:
         return _damaged(image, level, shard, slots, decode)
@@ -271,8 +273,7 @@ def _damaged(image: Path, level: _layout.Level, shard: int, slots: NDArray[np.in
                 return bad & (size != level.frame_bytes or os.lseek(fd, 0, os.SEEK_HOLE) < size)
             return bad & (not _stored(fd, level, [(0, size)], decode))
         rows = _small.read_index(fd, level, relative).reshape(-1, level.strips, 2)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "mutoscope-decode") as pool:
-            bad[:] = list(pool.map(lambda slot: not _stored(fd, level, rows[slot].tolist(), decode), slots.tolist()))
+        bad[:] = [not _stored(fd, level, rows[slot].tolist(), decode) for slot in slots.tolist()]
     except DatasetError:
         return bad
     finally:
@@ -290,7 +291,7 @@ def _stored(fd: int, level: _layout.Level, places: list[tuple[int, int]], decode
     for offset, length in places:
         if offset == _shard.EMPTY or os.lseek(fd, offset, os.SEEK_HOLE) < offset + length:
             return False
-        if not _codec.looks_whole(level.compression, os.pread(fd, _HEAD, offset), length, level.strip_bytes):
+        if not _codec.looks_whole(level.compression, os.pread(fd, _codec.HEAD_BYTES, offset), length, level.strip_bytes):
             return False
         if not decode:
             continue

@@ -21,7 +21,7 @@ from mutoscope.model.install import command_for
 from mutoscope.storage import _arrays, _files, _layout, _nodes
 from mutoscope.storage._beside import Member, Parent, find_parent
 
-__all__ = ["LabelsInfo", "labels_info", "list_labels", "load_labels", "save_labels"]
+__all__ = ["LabelsInfo", "delete_labels", "labels_info", "labels_planes", "list_labels", "load_labels", "save_labels"]
 
 Colour = str | Sequence[int]
 """``"#RRGGBB"``, ``"#RRGGBBAA"``, or three or four numbers from 0 to 255."""
@@ -211,21 +211,54 @@ def _info(parent: Parent, name: str) -> LabelsInfo:
         raise DatasetError(f"{parent.root / relative}: what it says of its labels is damaged ({error!r})") from None
 
 
+def delete_labels(dataset: str | os.PathLike[str], name: str, *, image: str | None = None) -> None:
+    """Delete a label image. If this process is killed, it is there whole or is not listed any more.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there are no such labels; names near ones.
+    ConfigError
+        If a table has a row for each of these labels: delete that first; or nothing can be written there.
+    DatasetError, DiskFullError
+        If the data set is damaged; there is no room for the list.
+    """
+    from mutoscope.storage.tables import tables_of
+
+    parent = find_parent(dataset, image)
+    if tables := tables_of(parent, name):
+        raise ConfigError(f"{parent.folder}: the labels {name!r} belong to the table {tables[0]!r}: delete that first")
+    _LABELS.delete(parent, name)
+
+
+def labels_planes(
+    dataset: str | os.PathLike[str], name: str, *, image: str | None = None
+) -> tuple[LabelsInfo, Callable[[tuple[int, ...]], NDArray[Any]]]:
+    """Return what is known of a label image, and what reads a plane of it by its place along the axes before (y, x).
+
+    Raises
+    ------
+    DatasetNotFoundError, DatasetError
+        As `load_labels`; also of the callable.
+    """
+    parent = find_parent(dataset, image)
+    return _info(parent, name), _planes(parent, name)
+
+
+def _planes(parent: Parent, name: str) -> Callable[[tuple[int, ...]], NDArray[Any]]:
+    relative = _LABELS.path(parent, name)
+    array = f"{relative}/{_multiscale(parent, relative)['datasets'][0]['path']}"
+    shape, dtype = _shape_and_dtype(parent, array)
+    if _is_ours(parent, array):
+        return lambda place: _plane_of(parent, array, place, shape, dtype)
+    opened = _open_by_zarr(parent.root / array)
+    return lambda place: np.asarray(opened[place])
+
+
 def copy_labels(source: Parent, target: Parent, name: str) -> None:
     """Copy labels, with their colours and properties, from one image to another of the same size, plane by plane."""
-    relative = _LABELS.path(source, name)
-    array = f"{relative}/{_multiscale(source, relative)['datasets'][0]['path']}"
     info = _info(source, name)
-    if _is_ours(source, array):
-
-        def plane(place: tuple[int, ...]) -> NDArray[Any]:
-            return _plane_of(source, array, place, info.shape, info.dtype)
-    else:
-        opened = _open_by_zarr(source.root / array)
-
-        def plane(place: tuple[int, ...]) -> NDArray[Any]:
-            return np.asarray(opened[place])
-
+    plane = _planes(source, name)
     _save(target, name, info.shape, np.dtype(info.dtype), plane, info.axes, info.colors, info.properties, False)
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mutoscope.model.arguments import shown
 from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _formats, _layout, _nodes
-from mutoscope.storage._image_reader import ImageReader, Part
+from mutoscope.storage._image_reader import ImageReader
+from mutoscope.storage._level_reader import Part
 
 __all__ = ["FrameStreamReader"]
 
@@ -175,9 +176,42 @@ class FrameStreamReader:
             raise TypeError(f"frames are taken by number or slice, not by {shown(number)}; frame(frame_id) takes an id")
         return self._read(operator.index(number), part)
 
-    def _read(self, number: int, part: Part = None) -> NDArray[Any]:
+    def levels_of(self, number: int) -> int:
+        """Return in how many sizes a frame is stored."""
+        return self._images[self._locate(number)[0]].levels
+
+    def shape_of(self, number: int, level: int = 0) -> tuple[int, int]:
+        """Return (y, x) of a frame in one of its sizes; each halves the one before, rounded up."""
+        y, x = self._images[self._locate(number)[0]].shape
+        return -(-y >> level), -(-x >> level)
+
+    def read(self, number: int, *, level: int = 0, rows: slice | None = None, columns: slice | None = None) -> NDArray[Any]:
+        """Return a frame in one of its sizes, or rows and columns of that, as a new array.
+
+        Parameters
+        ----------
+        number : int
+            Counts written frames, negative from the end.
+        level : int
+            0 for the full size, 1 for the half, …; fewer than `levels_of` says.
+        rows, columns : slice, optional
+            With start and stop, in pixels of that size.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame.
+        ConfigError
+            If it is not stored in that size, or rows or columns do not lie inside.
+        """
+        height, width = self.shape_of(number, level)
+        region = (rows or slice(0, height), columns or slice(0, width))
+        part = _formats.check_region((height, width), region, str(self.path))
+        return self._read(number, (part[0], part[1]), level)
+
+    def _read(self, number: int, part: Part = None, level: int = 0) -> NDArray[Any]:
         image, place = self._locate(number)
-        return self._images[image].read(place, part)
+        return self._images[image].read(place, part, level)
 
     def _stack(self, wanted: slice, part: Part) -> NDArray[Any]:
         start, stop, step = wanted.indices(len(self))

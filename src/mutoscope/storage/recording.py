@@ -53,7 +53,7 @@ class CameraLayout:
     frames_per_shard : int, optional
         Frames of one file; 128 MiB worth, or 32 MiB if compressed, if not given.
     compression : str, optional
-        ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``.
+        ``"none"``, which is the default, ``"blosc-lz4"``, ``"blosc-zstd"`` or ``"zstd"``.
     """
 
     shape: tuple[int, int]
@@ -190,6 +190,12 @@ def find_recording(path: str | os.PathLike[str]) -> Recording:
 # ---------------------------------------------------------------------- making
 
 
+def check_choice(overwrite: bool, resume: bool) -> None:
+    """Raise ConfigError when a data set that exists is to be replaced and continued at once."""
+    if overwrite and resume:
+        raise ConfigError("choose either overwrite or resume")
+
+
 def create_recording(
     path: str | os.PathLike[str],
     cameras: Mapping[str, CameraLayout],
@@ -236,8 +242,7 @@ def create_recording(
     DiskFullError
         If there is no room.
     """
-    if overwrite and resume:
-        raise ConfigError("choose either overwrite or resume")
+    check_choice(overwrite, resume)
     if not cameras:
         raise ConfigError("a recording needs at least one camera")
     if is_ome_tiff(path):
@@ -245,8 +250,9 @@ def create_recording(
 
         if ome_zarr_version is not None:
             raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
-        options = {"overwrite": overwrite, "resume": resume, "keep_replaced": keep_replaced}
-        return create_tiff_recording(path, cameras, attributes=attributes, **options)
+        return create_tiff_recording(
+            path, cameras, overwrite=overwrite, resume=resume, attributes=attributes, keep_replaced=keep_replaced
+        )
     extra = _seal.checked_attributes(attributes or {})
     root = Path(path).absolute()
     taken = os.path.lexists(root) and not _replace.is_empty_folder(root)

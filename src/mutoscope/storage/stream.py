@@ -70,7 +70,8 @@ def open_writer(
     frames_per_shard : int, optional
         OME-Zarr: frames of one file; 128 MiB worth, or 32 MiB if compressed, if not given.
     compression : str, optional
-        ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"`` and ``"zstd"``, OME-TIFF ``"zlib"`` and ``"zstd"``.
+        ``"none"``, which is the default; OME-Zarr also ``"blosc-lz4"``, ``"blosc-zstd"`` and ``"zstd"``, OME-TIFF ``"zlib"``
+        and ``"zstd"``.
         Frames of a compressed OME-Zarr are acknowledged up to half a second later: see `FrameStreamWriter.flush`.
     ome_zarr_version : str, optional
         ``"0.5"``, which is the default, or ``"0.4"``, where each frame is a file of its own.
@@ -293,5 +294,5 @@ def _rate(monotonic_ns: Any, ids: Any) -> dict[str, Any]:
     """Duration and mean rate from the monotonic times, missing ids counted as frames of the camera."""
     if ids.size < 2 or not np.all(monotonic_ns != 0) or monotonic_ns[-1] <= monotonic_ns[0]:
         return {"duration_s": None, "rate_hz": None}
-    duration_s = float(monotonic_ns[-1] - monotonic_ns[0]) / 1e9
+    duration_s = (int(monotonic_ns[-1]) - int(monotonic_ns[0])) / 1e9
     return {"duration_s": duration_s, "rate_hz": float(ids[-1] - ids[0]) / duration_s}

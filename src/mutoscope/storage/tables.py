@@ -20,7 +20,7 @@ from mutoscope.model.errors import ConfigError, DatasetError
 from mutoscope.storage import _arrays, _files, _layout, _nodes, _tables
 from mutoscope.storage._beside import Member, Parent, find_parent
 
-__all__ = ["list_tables", "load_table", "save_table"]
+__all__ = ["delete_table", "list_tables", "load_table", "save_table"]
 
 FILE = "table.csv"
 _TABLES = Member("tables", "the table")
@@ -127,6 +127,24 @@ def load_table(dataset: str | os.PathLike[str], name: str, *, image: str | None 
         if not isinstance(columns, dict):
             return _tables.read_csv(file, str(parent.root / where))
         return _read_typed(file, columns, str(parent.root / where))
+
+
+def delete_table(dataset: str | os.PathLike[str], name: str, *, image: str | None = None) -> None:
+    """Delete a table. If this process is killed, it is there whole or is not listed any more.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such table; names near ones.
+    ConfigError, DatasetError, DiskFullError
+        If nothing can be written there; the data set is damaged; there is no room for the list.
+    """
+    _TABLES.delete(find_parent(dataset, image, any_group=True), name)
+
+
+def tables_of(parent: Parent, labels: str) -> list[str]:
+    """Return the tables that have a row each of some labels."""
+    return [name for name in _TABLES.listed(parent) if labels_of(parent, name) == labels]
 
 
 def labels_of(parent: Parent, name: str) -> str | None:

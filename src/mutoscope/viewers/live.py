@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +61,8 @@ class LiveFeed:
         self._kept: tuple[Frame, NDArray[Any]] | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         reader.interrupt_with(self._bell, self._rung)
+        self.failure: BaseException | None = None
+        """What ended the thread, other than the end of the scope: whoever owns the feed raises it."""
         self._thread = threading.Thread(target=self._run, name=f"mutoscope-feed-{reader.ring_name}", daemon=True)
 
     def start(self) -> None:
@@ -97,6 +100,9 @@ class LiveFeed:
                 self._turn()
         except ClosedError:
             return  # the scope has ended, and its rings with it
+        except BaseException as error:  # noqa: BLE001 - the top of the thread: its owner raises it
+            traceback.clear_frames(error.__traceback__)  # they hold views into the ring
+            self.failure = error
 
     def _wait(self) -> bool:
         """Sleep until a frame is wanted; False at the end."""

@@ -1,6 +1,6 @@
 """A process that a test ends with SIGKILL while it fills a plate: prints the name of every plane that is acknowledged.
 
-python plate_child.py PLATE (import FOLDER | save START | replace START | share WHO | race WHO)
+python plate_child.py PLATE (import FOLDER | save START | batch START | replace START | share WHO | race WHO)
 """
 
 from __future__ import annotations
@@ -50,6 +50,17 @@ def save(plate: str, seed: str) -> None:
                 say(name)
 
 
+def batch(plate: str, seed: str) -> None:
+    """All planes that are not there yet, at once, in an order of their own."""
+    with storage.open("ome-zarr", plate, filenames="imagexpress") as store:
+        names = [name for name in shuffled(int(seed)) if not store.exists(name)]
+        planes = [plane_of(name, SHAPE) for name in names]
+        say("ready")
+        store.save_batch(planes, names)
+        for name in names:
+            say(name)
+
+
 def replace(plate: str, start: str) -> None:
     """The same few planes again and again, each time with other pixels."""
     with storage.open("ome-zarr", plate, filenames="imagexpress", overwrite=True) as store:
@@ -88,4 +99,5 @@ def race(plate: str, who: str) -> None:
 
 
 if __name__ == "__main__":
-    {"import": import_, "save": save, "replace": replace, "share": share, "race": race}[sys.argv[2]](sys.argv[1], sys.argv[3])
+    roles = {"import": import_, "save": save, "batch": batch, "replace": replace, "share": share, "race": race}
+    roles[sys.argv[2]](sys.argv[1], sys.argv[3])

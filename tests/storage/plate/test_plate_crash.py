@@ -37,12 +37,20 @@ POINTS = {
     "storage.plate.image_placed": (2,),
     "storage.plate.image_listed": (2,),
     "storage.plate.level_grown": (1, 2),
+    "storage.plate.record_made": (1, 2, 5),
     "storage.plate.parts_written": (1, 7),
     "storage.plate.level_placed": (1, 2),
     "storage.plate.name_written": (8,),
     "storage.plate.state_written": (1,),
 }
 SAVES = [(point, nth) for point, numbers in POINTS.items() for nth in numbers]
+BATCHES = [
+    ("storage.plate.image_placed", 3),
+    ("storage.plate.parts_written", 1),
+    ("storage.plate.level_placed", 21),
+    ("storage.plate.name_written", 30),
+    ("storage.plate.state_written", 18),
+]
 IMPORTS = [
     ("storage.create.built", 1),
     ("storage.plate.parts_written", 12),
@@ -194,6 +202,33 @@ def test_saves_that_are_killed_at_random_moments(tmp_path: Path) -> None:
         for name in NAMES:
             if not store.exists(name):
                 store.save(plane_of(name, SHAPE), name)
+    check_whole(plate)
+
+
+@pytest.mark.parametrize(("point", "nth"), BATCHES)
+def test_a_batch_that_is_killed_at_a_named_point_goes_on(tmp_path: Path, point: str, nth: int) -> None:
+    plate = tmp_path / "plate.ome.zarr"
+    assert until_killed(start(plate, "batch", str(nth), point=f"{point}:{nth}")) == []
+    stored = check(plate, set())
+    again = start(plate, "batch", "1")
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert set(output.decode().split("\n")[1:-1]) == set(NAMES) - stored
+    check_whole(plate)
+
+
+def test_batches_that_are_killed_at_random_moments_go_on(tmp_path: Path) -> None:
+    seed = int(os.environ.get("MUTOSCOPE_SEED", time.time_ns() % 2**32))
+    print(f"seed {seed}: repeat with MUTOSCOPE_SEED={seed}")
+    rng = random.Random(seed)
+    stored: set[str] = set()
+    plate = tmp_path / "plate.ome.zarr"
+    for turn in range(8):
+        stored |= set(kill_after(start(plate, "batch", str(turn)), rng.uniform(0.0, 0.04)))
+        stored = check(plate, stored)
+    with storage.open("ome-zarr", plate, filenames="imagexpress") as store:
+        names = [name for name in NAMES if name not in stored]
+        store.save_batch([plane_of(name, SHAPE) for name in names], names)
     check_whole(plate)
 
 

@@ -21,7 +21,15 @@ from mutoscope.model import filenames
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError, DatasetNotFoundError
 from mutoscope.model.plate import PlateGeometry
 from mutoscope.storage._half import half
-from mutoscope.storage.plate import PlateBackend, PlateChannel, PlateDescription, Position, plate_info, repair_plate
+from mutoscope.storage.plate import (
+    PlateBackend,
+    PlateChannel,
+    PlateDescription,
+    PlateReader,
+    Position,
+    plate_info,
+    repair_plate,
+)
 
 
 def open_plate(path: Path, vendor: str = "imagexpress", **options: Any) -> PlateBackend:
@@ -40,7 +48,7 @@ def open_plate(path: Path, vendor: str = "imagexpress", **options: Any) -> Plate
     ),
     st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"]),
     st.tuples(st.integers(1, 20), st.integers(1, 300)),
-    st.sampled_from(["none", "blosc-lz4", "zstd"]),
+    st.sampled_from(["none", "blosc-lz4", "blosc-zstd", "zstd"]),
 )
 def test_every_plane_lands_where_its_name_says_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, places: list[Any], dtype: str, shape: tuple[int, int], compression: str
@@ -69,6 +77,81 @@ def test_every_plane_lands_where_its_name_says_in_any_order(
         assert np.array_equal(tensorstore_plane(root, place(parser, name)), plane)
     stored = sum(int(zarr_states(root, image["image"]).sum()) for image in info["images"])
     assert stored == len(planes)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_batch_of_many_fields_lands_whole_in_any_order(tmp_path: Path, compression: str) -> None:
+    parser = filenames.get_parser("imagexpress")
+    names = [f"x_{well}_s{s}_w{w}_z{z}.tif" for well in ("B02", "H12") for s in (1, 2, 3) for w in (1, 2) for z in range(1, 5)]
+    random.Random(3).shuffle(names)
+    planes = [plane_of(name, (300, 280)) for name in names]
+    buffers = [plane.copy() for plane in planes]
+    with open_plate(tmp_path / "a.zarr", compression=compression) as store:
+        store.save_batch(iter(buffers), (f"./{name}" for name in names))
+        for buffer in buffers:
+            buffer[...] = 0
+        with pytest.raises(DatasetExistsError):
+            store.save_batch(planes, names)
+        assert sorted(store.list_files()) == sorted(names)
+    for name, plane in zip(names, planes, strict=True):
+        assert np.array_equal(tensorstore_plane(tmp_path / "a.zarr", place(parser, name)), plane)
+        assert np.array_equal(tensorstore_plane(tmp_path / "a.zarr", place(parser, name), 1), half(plane))
+    with open_plate(tmp_path / "a.zarr", overwrite=True) as store:
+        store.save_batch(planes[::-1], names)
+    for name, plane in zip(names, planes[::-1], strict=True):
+        assert np.array_equal(zarr_plane(tmp_path / "a.zarr", place(parser, name)), plane)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_batch_of_new_channels_that_have_names(tmp_path: Path) -> None:
+    wells, channels = ("B - 3", "C - 4"), ("DAPI - DAPI", "FITC - FITC")
+    names = [f"{well}(fld 1 wv {channel} z {z}).tif" for channel in channels for well in wells for z in (1, 2)]
+    with open_plate(tmp_path / "a.zarr", "incell") as store:
+        store.save_batch([plane_of(name) for name in names], names)
+        assert [channel.key for channel in store.description.channels] == list(channels)
+        for name in names:
+            assert np.array_equal(store.load(name), plane_of(name))
+
+
+@pytest.mark.parametrize("bad", [0, 17, 47])
+def test_a_batch_with_a_plane_that_does_not_fit_tells_how_many_were_stored(tmp_path: Path, bad: int) -> None:
+    names = [f"x_A01_s{s}_w1_z{z}.tif" for s in range(1, 9) for z in range(1, 7)]
+    planes = [plane_of(name, (12, 14)) for name in names]
+    with open_plate(tmp_path / "a.zarr") as store:
+        store.save(planes[0], names[0])
+        for field in range(2, 9):
+            store.save(planes[6 * field - 6], names[6 * field - 6])
+        planes[bad] = plane_of("other", (13, 14))
+        with pytest.raises(ConfigError, match=f"{names[bad]}.* does not fit") as failure:
+            store.save_batch(planes, names, overwrite=True)
+        [note] = failure.value.__notes__
+        count = int(note.split(" ")[0])
+        assert note == f"{count} of 48 planes of the batch were stored"
+        found = store.list_files()
+        assert count <= len(found) < 48 + (bad % 6 == 0)
+        for name in found:
+            assert np.array_equal(store.load(name), plane_of(name, (12, 14)))
+        planes[bad] = plane_of(names[bad], (12, 14))
+        store.save_batch(planes, names, overwrite=True)
+        assert sorted(store.list_files()) == sorted(names)
+
+
+def test_a_batch_of_which_another_writer_holds_a_plane(tmp_path: Path) -> None:
+    names = [f"x_A01_s{s}_w1_z{z}.tif" for s in range(1, 5) for z in range(1, 7)]
+    planes = [plane_of(name, (12, 14)) for name in names]
+    with open_plate(tmp_path / "a.zarr") as store:
+        store.save(planes[0], names[0])
+        plate = store.plate
+        assert plate is not None
+        held = place(filenames.get_parser("imagexpress"), names[1])
+        image = plate.image(held.image)
+        assert image is not None
+        with image.claimed(held.tcz, names[1]):
+            with pytest.raises(DatasetExistsError, match="another writer at this moment") as failure:
+                store.save_batch(planes[1:], names[1:])
+        count = int(failure.value.__notes__[0].split(" ")[0])
+        assert len(store.list_files()) == count + 1
+        assert not store.exists(names[1])
 
 
 def test_names_are_places(tmp_path: Path) -> None:
@@ -314,3 +397,35 @@ def test_a_plate_does_not_read_outside_of_itself(tmp_path: Path) -> None:
     (root / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(DatasetError):
         plate_info(root)
+
+
+def test_a_reader_finds_planes_by_their_places(tmp_path: Path) -> None:
+    root = tmp_path / "plate.ome.zarr"
+    names = [f"x_B03_s{site}_w{wave}_z{z}.TIF" for site, wave, z in ((1, 1, 1), (1, 1, 3), (1, 2, 1), (2, 1, 1))]
+    planes = {name: plane_of(name, (515, 301)) for name in names}
+    with open_plate(root, description=PlateDescription(positions={"B03/0": Position(1.5, -2.0)})) as store:
+        for name, plane in planes.items():
+            store.save(plane, name)
+        reader = PlateReader(root)
+        assert reader.images == ("B/03/0", "B/03/1")
+        store.save(planes[names[0]], "x_C01_s1_w1_z1.TIF")
+        assert reader.images == ("B/03/0", "B/03/1")
+        reader.refresh()
+    assert reader.images == ("B/03/0", "B/03/1", "C/01/0")
+    assert reader.form("B/03/0") == ((515, 301), planes[names[0]].dtype.name)
+    assert reader.stored("B/03/0").tolist() == [[[True, False, True], [True, False, False]]]
+    assert reader.position("B/03/0") == Position(1.5, -2.0)
+    assert reader.position("B/03/1") is None
+    assert reader.levels("B/03/0", (0, 0, 2)) == 3
+    third = planes[names[1]]
+    assert np.array_equal(reader.read("B/03/0", (0, 0, 2)), third)
+    assert np.array_equal(reader.read("B/03/0", (0, 0, 2), rows=slice(9, 30), columns=slice(4, 5)), third[9:30, 4:5])
+    second = zarr.open_group(root, mode="r")["B/03/0/2"][0, 0, 2]
+    assert np.array_equal(reader.read("B/03/0", (0, 0, 2), level=2), second)
+    assert np.array_equal(reader.read("B/03/0", (0, 0, 2), level=2, rows=slice(1, 8)), second[1:8])
+    with pytest.raises(KeyError):
+        reader.read("B/03/7", (0, 0, 0))
+    with pytest.raises(DatasetError, match="missing"):
+        reader.read("B/03/0", (0, 0, 1))
+    with pytest.raises(ConfigError, match="no level 3"):
+        reader.read("B/03/0", (0, 0, 0), level=3)

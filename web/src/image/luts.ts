@@ -1,4 +1,4 @@
-import data from "./luts.json";
+import data from "../../../src/mutoscope/viewers/luts.json";
 
 const HEX: Record<string, string> = data.luts;
 
@@ -23,9 +23,4 @@ export function lutOf(name: string): Uint8Array {
     parsed.set(name, lut);
   }
   return lut;
-}
-
-export function colourAt(name: string, index: number): string {
-  const lut = lutOf(name);
-  return `rgb(${lut[index * 4]} ${lut[index * 4 + 1]} ${lut[index * 4 + 2]})`;
 }

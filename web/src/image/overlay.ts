@@ -7,6 +7,9 @@ import { origin, type Rect, type Size, type Viewport } from "./viewport";
 export const SERIES = ["#56b4e9", "#e69f00", "#1fb98d", "#f0e442", "#cc79a7", "#e8743b", "#9fb0e8"];
 export const colourOfId = (id: number): string => SERIES[((id % SERIES.length) + SERIES.length) % SERIES.length]!;
 
+/** The radius of a mark: what it marks is seen within. */
+const RING = 9;
+
 const HALO = "rgb(0 0 0 / 0.7)";
 
 export interface OverlayStyle {
@@ -80,18 +83,18 @@ export class Pen {
     for (const { x, y, id } of marks.points) {
       const [px, py] = this.place(x, y);
       context.beginPath();
-      context.arc(px, py, 6 * ratio, 0, 2 * Math.PI);
+      context.arc(px, py, RING * ratio, 0, 2 * Math.PI);
       const own = id === null ? colour : colourOfId(id);
       this.stroke(own, 1.5);
-      if (style.ids && id !== null) this.text(String(id), px + 9 * ratio, py - 6 * ratio, own);
+      if (style.ids && id !== null) this.text(String(id), px + (RING + 2) * ratio, py - (RING - 2) * ratio, own);
     }
   }
 
   roi(placed: PlacedRoi, selected: boolean, draft: boolean): void {
     const { context, ratio } = this;
     const { geometry, name, stroke } = placed.roi;
-    const told = typeof stroke?.["color"] === "string" ? (stroke["color"] as string) : "#f0e442";
-    const colour = selected ? "#ffffff" : told;
+    // No colour of its own is the empty text.
+    const colour = selected ? "#ffffff" : stroke?.color || "#f0e442";
     for (const { path, closed, dots } of outlines(geometry)) {
       context.beginPath();
       path.forEach(([y, x], index) => {

@@ -41,6 +41,17 @@ void main() {
   colour = texelFetch(lut, ivec2(index, 0), 0);
 }`;
 
+// Colours are drawn as they are.
+const COLOURS = `${HEAD}
+uniform usampler2D image;
+void main() {
+  ivec2 at = sampleAt();
+  ivec2 first = ivec2(at.x * 3, at.y);
+  colour = vec4(
+    float(texelFetch(image, first, 0).r), float(texelFetch(image, first + ivec2(1, 0), 0).r), float(texelFetch(image, first + ivec2(2, 0), 0).r), 255.0
+  ) / 255.0;
+}`;
+
 // The estimate may be off by one where the card's arithmetic differs from NumPy's; comparisons with the exact edges mend that.
 const FLOATS = `${HEAD}
 uniform sampler2D image;
@@ -80,19 +91,21 @@ const FORMATS = {
   u1: ["R8UI", "RED_INTEGER", "UNSIGNED_BYTE"],
   u2: ["R16UI", "RED_INTEGER", "UNSIGNED_SHORT"],
   f4: ["R32F", "RED", "FLOAT"],
+  rgb: ["R8UI", "RED_INTEGER", "UNSIGNED_BYTE"],
 } as const;
 
 /** Draws planes through window, gamma and LUT, one WebGL 2 context for all panes. */
 export class Renderer {
   private readonly gl: WebGL2RenderingContext;
   private readonly layers = new Map<string, Layer>();
-  private programs: { whole: Program; floats: Program } | null = null;
+  private programs: { whole: Program; floats: Program; colours: Program } | null = null;
   private lost = false;
   readonly maxSize: number;
 
   constructor(
     readonly canvas: HTMLCanvasElement,
-    onRestored: () => void,
+    /** Called when the graphics card has gone away (`true`) and when it is back: then all is to be drawn again. */
+    onLost: (lost: boolean) => void,
     /** What is around the images, parts of 255. */
     private readonly ground: readonly [number, number, number] = [0, 0, 0],
   ) {
@@ -104,6 +117,7 @@ export class Renderer {
       event.preventDefault();
       this.lost = true;
       this.programs = null;
+      onLost(true);
     });
     canvas.addEventListener("webglcontextrestored", () => {
       this.lost = false;
@@ -112,7 +126,7 @@ export class Renderer {
         layer.form = "";
         layer.fresh = { plane: true, window: true, lut: true };
       }
-      onRestored();
+      onLost(false);
     });
   }
 
@@ -122,6 +136,15 @@ export class Renderer {
     if ((layer.plane?.kind === "f4") !== (plane.kind === "f4")) layer.fresh.window = true;
     layer.plane = plane;
     layer.fresh.plane = true;
+  }
+
+  /** Let go of what is not drawn any more. */
+  keep(names: ReadonlySet<string>): void {
+    for (const [name, layer] of this.layers) {
+      if (names.has(name)) continue;
+      if (layer.textures && !this.lost) for (const texture of Object.values(layer.textures)) this.gl.deleteTexture(texture);
+      this.layers.delete(name);
+    }
   }
 
   /** The window is in units of what was sent. */
@@ -141,7 +164,7 @@ export class Renderer {
   draw(panes: readonly Pane[]): void {
     if (this.lost) return;
     const gl = this.gl;
-    this.programs ??= { whole: this.program(WHOLE), floats: this.program(FLOATS) };
+    this.programs ??= { whole: this.program(WHOLE), floats: this.program(FLOATS), colours: this.program(COLOURS) };
     gl.disable(gl.SCISSOR_TEST);
     gl.clearColor(this.ground[0] / 255, this.ground[1] / 255, this.ground[2] / 255, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -194,7 +217,7 @@ export class Renderer {
     layer.textures ??= { image: this.texture(), rule: this.texture(), lut: this.texture() };
     this.upload(layer, plane, layer.textures);
     const floats = plane.kind === "f4";
-    const program = floats ? this.programs.floats : this.programs.whole;
+    const program = floats ? this.programs.floats : plane.kind === "rgb" ? this.programs.colours : this.programs.whole;
     gl.useProgram(program.handle);
     const units: [string, WebGLTexture][] = [
       ["image", layer.textures.image],
@@ -229,9 +252,11 @@ export class Renderer {
     if (layer.fresh.plane) {
       const [internal, format, type] = FORMATS[plane.kind];
       const form = `${plane.kind} ${plane.width} ${plane.height}`;
+      // A row of colours is a row of three times as many bytes.
+      const columns = plane.width * (plane.kind === "rgb" ? 3 : 1);
       gl.bindTexture(gl.TEXTURE_2D, textures.image);
-      if (layer.form === form) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, plane.width, plane.height, gl[format], gl[type], plane.data);
-      else gl.texImage2D(gl.TEXTURE_2D, 0, gl[internal], plane.width, plane.height, 0, gl[format], gl[type], plane.data);
+      if (layer.form === form) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, columns, plane.height, gl[format], gl[type], plane.data);
+      else gl.texImage2D(gl.TEXTURE_2D, 0, gl[internal], columns, plane.height, 0, gl[format], gl[type], plane.data);
       layer.form = form;
       layer.fresh.plane = false;
     }

@@ -49,16 +49,11 @@ export function toImage(view: Viewport, pane: Size, x: number, y: number): { x: 
   return { x: (x - at.x) / view.zoom, y: (y - at.y) / view.zoom };
 }
 
-export function toPane(view: Viewport, pane: Size, x: number, y: number): { x: number; y: number } {
-  const at = origin(view, pane);
-  return { x: at.x + x * view.zoom, y: at.y + y * view.zoom };
-}
-
-/** Zoom so that what is at (`x`, `y`) of the pane stays there. */
+/** Zoom so that what is at (`x`, `y`) of the pane stays there; without the rounding to whole pixels, which many small steps would add up. */
 export function zoomAbout(view: Viewport, pane: Size, zoom: number, x: number, y: number): Viewport {
   const to = clampZoom(zoom);
-  const at = toImage(view, pane, x, y);
-  return { x: at.x - (x - pane.width / 2) / to, y: at.y - (y - pane.height / 2) / to, zoom: to };
+  const by = 1 / view.zoom - 1 / to;
+  return { x: view.x + (x - pane.width / 2) * by, y: view.y + (y - pane.height / 2) * by, zoom: to };
 }
 
 export function nextLevel(zoom: number, inwards: boolean): number {
@@ -72,9 +67,13 @@ export function clampPan(view: Viewport, image: Size): Viewport {
   return { ...view, x: Math.min(image.width, Math.max(0, view.x)), y: Math.min(image.height, Math.max(0, view.y)) };
 }
 
-/** What to ask for: the visible part with a small margin, at the coarsest step that still has a sample for each device pixel. */
-export function visibleCrop(view: Viewport, pane: Size, image: Size): Crop {
-  const step = Math.max(1, Math.floor(1 / view.zoom + 1e-6));
+/**
+ * What to ask for: the visible part with a small margin, at the coarsest step that still has a sample for each device pixel. Where smaller
+ * sizes are stored, a step that these have: a power of two.
+ */
+export function visibleCrop(view: Viewport, pane: Size, image: Size, levels: number): Crop {
+  const coarsest = Math.max(1, Math.floor(1 / view.zoom + 1e-6));
+  const step = levels > 1 ? 2 ** Math.floor(Math.log2(coarsest)) : coarsest;
   const margin = 16 * step;
   const a = toImage(view, pane, 0, 0);
   const b = toImage(view, pane, pane.width, pane.height);

@@ -1,9 +1,10 @@
 import { signal } from "@preact/signals";
 import type { Window } from "../image/rule";
 import { LUT_NAMES } from "../image/luts";
-import type { Display, Histogram } from "../net/messages";
+import type { Display, Histogram, SentLook } from "../net/messages";
+import { recall, remember } from "./memory";
 
-export type Mode = "auto" | "percentile" | "hand";
+export type Mode = "auto" | "percentile" | "hand" | "sent";
 
 /** How one client shows one stream: nothing of it is told to the scope or to other clients. */
 export interface Look {
@@ -33,20 +34,32 @@ export class Contrast {
   readonly histogram = signal<Histogram | null>(null);
   /** While a handle is dragged, nothing else moves it. */
   held = false;
+  /** The colour that it has only because it lies over others. */
+  private tinted: string | null = null;
+  /** The limits that came with the images. */
+  readonly sent = signal<readonly [number, number] | null>(null);
 
   constructor(
     private readonly key: string,
     range: [number, number] | null,
     private readonly position: number,
     display: Display,
+    private readonly wanted: SentLook = {},
   ) {
     const [lo, hi] = range ?? [0, 1];
-    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut: "grays", low: 1, high: 99, ...told(display), ...remembered(key) });
+    this.look = signal<Look>({ mode: "auto", lo, hi, gamma: 1, lut: "grays", low: 1, high: 99, ...told(display), ...sentLook(wanted), ...remembered(key) });
   }
 
-  /** Images over each other are told apart by colours: gray ones get one. */
-  tint(): void {
-    if (this.look.peek().lut === "grays") this.change({ lut: CHANNEL_LUTS[this.position % CHANNEL_LUTS.length] ?? "grays" });
+  /** Images over each other are told apart by colours: gray ones get one, which they lose beside each other. */
+  tint(on: boolean): void {
+    const { lut } = this.look.peek();
+    if (on && lut === "grays" && this.wanted.lut === undefined) {
+      this.tinted = CHANNEL_LUTS[this.position % CHANNEL_LUTS.length] ?? "grays";
+      this.take({ lut: this.tinted });
+    } else if (!on) {
+      if (lut === this.tinted) this.take({ lut: "grays" });
+      this.tinted = null;
+    }
   }
 
   get window(): Window {
@@ -55,14 +68,17 @@ export class Contrast {
   }
 
   change(part: Partial<Look>): void {
+    if (!this.take(part)) return;
+    if (part.lut !== undefined) this.tinted = null;
+    const look = this.look.peek();
+    remember(this.key, JSON.stringify(this.tinted === look.lut ? { ...look, lut: "grays" } : look));
+  }
+
+  private take(part: Partial<Look>): boolean {
     const next = { ...this.look.peek(), ...part };
-    if (!(Number.isFinite(next.lo) && Number.isFinite(next.hi) && next.lo < next.hi && next.gamma > 0)) return;
+    if (!(Number.isFinite(next.lo) && Number.isFinite(next.hi) && next.lo < next.hi && next.gamma > 0)) return false;
     this.look.value = next;
-    try {
-      localStorage.setItem(this.key, JSON.stringify(next));
-    } catch (error) {
-      console.info("the contrast is not remembered:", error);
-    }
+    return true;
   }
 
   /** By hand from now on. */
@@ -80,15 +96,30 @@ export class Contrast {
     this.apply();
   }
 
+  /** What the sender wants now: nothing is where it says nothing. */
+  hearSent(limits: readonly [number, number] | null): void {
+    this.sent.value = limits;
+    const { mode } = this.look.peek();
+    if (!limits && mode === "sent") this.take({ mode: "auto" });
+    this.apply();
+  }
+
   private apply(): void {
-    const histogram = this.histogram.value;
-    const { mode, low, high, lo, hi } = this.look.value;
-    if (!histogram || mode === "hand" || this.held) return;
+    const histogram = this.histogram.peek();
+    const { mode, low, high, lo, hi } = this.look.peek();
+    if (this.held || mode === "hand") return;
+    if (mode === "sent") {
+      const [from, to] = this.sent.peek() ?? [lo, hi];
+      if (from !== lo || to !== hi) this.take({ lo: from, hi: from < to ? to : from + 1 });
+      return;
+    }
+    if (!histogram) return;
     const at = (percent: number): number =>
       histogram.percentiles.find(([each]) => each === percent)?.[1] ?? (percent < 50 ? histogram.low : histogram.high);
     const [from, to] = mode === "auto" ? histogram.auto : [at(low), at(high)];
     const least = from < to ? to : from + (Number.isInteger(from) ? 1 : Math.max(1e-6, Math.abs(from) * 1e-6));
-    if (from !== lo || least !== hi) this.change({ lo: from, hi: least });
+    // Nobody chose these: they are not remembered.
+    if (from !== lo || least !== hi) this.take({ lo: from, hi: least });
   }
 }
 
@@ -101,11 +132,16 @@ function told({ lut, contrast, gamma }: Display): Partial<Look> {
   return look;
 }
 
+/** The same for images that were sent with a look of their own. */
+function sentLook({ contrast, contrasts, ...rest }: SentLook): Partial<Look> {
+  return { ...told(rest), ...(contrast || contrasts ? { mode: "sent" } : {}) };
+}
+
 function remembered(key: string): Partial<Look> {
   try {
-    return JSON.parse(localStorage.getItem(key) ?? "{}") as Partial<Look>;
+    return JSON.parse(recall(key) ?? "{}") as Partial<Look>;
   } catch (error) {
-    console.info("no remembered contrast:", error);
+    console.info("the remembered contrast cannot be read:", error);
     return {};
   }
 }

@@ -1,32 +1,49 @@
 import { signal } from "@preact/signals";
 import type { Geometry, PlacedRoi, Roi, Vertex } from "../net/messages";
 
-/** The ROIs of the scope, as the server tells them, and the one that is at hand here. */
+/** What tells a ROI from all others: two streams may have ROIs of the same id. */
+export const keyOf = (stream: string, id: string): string => JSON.stringify([stream, id]);
+export const keyOfRoi = ({ stream, roi }: PlacedRoi): string => keyOf(stream, roi.id);
+
+/** The ROIs of the scope by their keys, as the server tells them, and the one that is at hand here. */
 export class Rois {
   readonly all = signal<ReadonlyMap<string, PlacedRoi>>(new Map());
+  /** The key of one of them. */
   readonly selected = signal<string | null>(null);
-  /** What is being drawn or moved and is not yet told: drawn in place of the one with its id. */
+  /** What is being drawn or moved and is not yet told: drawn in place of the one with its key. */
   readonly draft = signal<PlacedRoi | null>(null);
 
+  get chosen(): PlacedRoi | null {
+    return this.all.value.get(this.selected.value ?? "") ?? null;
+  }
+
   hearAll(rois: PlacedRoi[]): void {
-    this.all.value = new Map(rois.map((each) => [each.roi.id, each]));
+    this.all.value = new Map(rois.map((each) => [keyOfRoi(each), each]));
     if (this.selected.value && !this.all.value.has(this.selected.value)) this.selected.value = null;
   }
 
   hear(stream: string, revision: number, roi: Roi | undefined, removed: string | undefined): void {
     const next = new Map(this.all.value);
-    if (removed !== undefined) next.delete(removed);
-    if (roi) next.set(roi.id, { stream, revision, roi });
+    const key = keyOf(stream, roi?.id ?? removed ?? "");
+    if (roi) next.set(key, { stream, revision, roi });
+    else next.delete(key);
     this.all.value = next;
-    if (removed !== undefined && removed === this.selected.value) this.selected.value = null;
-    if (roi && this.draft.value?.roi.id === roi.id) this.draft.value = null;
+    if (!roi && key === this.selected.value) this.selected.value = null;
+    if (roi && this.draft.value && keyOfRoi(this.draft.value) === key) this.draft.value = null;
+  }
+
+  /** What a new one is called until somebody says otherwise: "ROI 1", and so on. */
+  newName(): string {
+    const taken = new Set([...this.all.value.values()].map(({ roi }) => roi.name));
+    let number = 1;
+    while (taken.has(`ROI ${number}`)) number++;
+    return `ROI ${number}`;
   }
 
   of(stream: string): PlacedRoi[] {
-    const draft = this.draft.value;
+    const draft = this.draft.value?.stream === stream ? this.draft.value : null;
     const found = [...this.all.value.values()].filter((each) => each.stream === stream && each.roi.id !== draft?.roi.id);
-    if (draft && draft.stream === stream) found.push(draft);
-    return found;
+    return draft ? [...found, draft] : found;
   }
 }
 
@@ -234,6 +251,12 @@ export function anchor(geometry: Geometry): Vertex {
   return [top, left];
 }
 
+const shoelace = (path: Vertex[]): number =>
+  Math.abs(path.reduce((sum, [y, x], index) => sum + x * path[(index + 1) % path.length]![0] - path[(index + 1) % path.length]![1] * y, 0)) / 2;
+
+const along = (path: Vertex[]): number =>
+  path.slice(1).reduce((sum, [y, x], index) => sum + Math.hypot(y - path[index]![0], x - path[index]![1]), 0);
+
 /** Area or length in pixels, where the shape has one. */
 export function measure(geometry: Geometry): { area: number } | { length: number } | null {
   switch (geometry.type) {
@@ -241,11 +264,12 @@ export function measure(geometry: Geometry): { area: number } | { length: number
       return { area: geometry.height * geometry.width };
     case "ellipse":
       return { area: (Math.PI * geometry.height * geometry.width) / 4 };
-    case "polygon": {
-      const shoelace = (path: Vertex[]): number =>
-        Math.abs(path.reduce((sum, [y, x], index) => sum + x * path[(index + 1) % path.length]![0] - path[(index + 1) % path.length]![1] * y, 0)) / 2;
+    case "polygon":
       return { area: shoelace(geometry.exterior) - (geometry.holes ?? []).reduce((sum, hole) => sum + shoelace(hole), 0) };
-    }
+    case "freehand":
+      return geometry.closed === false ? { length: along(geometry.vertices) } : { area: shoelace(geometry.vertices) };
+    case "polyline":
+      return { length: along(geometry.vertices) };
     case "line":
       return { length: Math.hypot(geometry.end[0] - geometry.start[0], geometry.end[1] - geometry.start[1]) };
     default:

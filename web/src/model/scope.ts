@@ -1,13 +1,18 @@
-import { batch, computed, signal } from "@preact/signals";
+import { batch, computed, effect, signal, untracked } from "@preact/signals";
 import { Connection, Refused } from "../net/connection";
 import { decodeFrame } from "../net/frame";
-import type { FromServer, Hello, Lease, LogLine, PlacedRoi, State, StreamAbout } from "../net/messages";
-import { Rois } from "./rois";
+import type { FromServer, Hello, Lease, LogLine, PlacedRoi, State, StreamAbout, TableAbout, TableRows } from "../net/messages";
+import { recall } from "./memory";
+import { Layers } from "./layers";
+import { keyOfRoi, Rois } from "./rois";
 import { StreamView } from "./stream";
 import { Strips } from "./strip";
 import { TableView } from "./tables";
 
 const LOG_KEPT = 2000;
+/** The clocks of two computers drift apart: answers older than a minute do not count. */
+const PINGS = 60;
+const PING_MS = 1000;
 
 export interface Notice {
   text: string;
@@ -30,15 +35,31 @@ export class ScopeView {
   readonly rois = new Rois();
   readonly strips = new Strips();
   readonly activeName = signal("");
-  readonly active = computed(() => this.streams.value.find((each) => each.name === this.activeName.value) ?? this.streams.value[0] ?? null);
-  readonly shown = computed(() => this.streams.value.filter((each) => each.visible.value));
-  readonly mayControl = computed(() => this.hello.value?.role === "control" && this.link.link.value === "open");
+  /** The image of the plate that is seen, where a plate is shown. */
+  readonly field = signal("");
+  /** The streams that there are to be seen: of a viewer, those of the window that is seen. */
+  readonly listed = computed(() => {
+    if (!this.viewer.value) return this.streams.value;
+    const window = this.layers.window.value?.name;
+    return this.streams.value.filter((each) => each.about.value.window === window);
+  });
+  readonly active = computed(() => this.listed.value.find((each) => each.name === this.activeName.value) ?? this.listed.value[0] ?? null);
+  readonly shown = computed(() => this.listed.value.filter((each) => each.visible.value));
+  /** Whether this is a viewer of what programs send. */
+  readonly viewer = computed(() => this.hello.value?.windows !== undefined);
+  /** Whether this is a stored data set, which is only looked at. */
+  readonly stored = computed(() => this.hello.value?.mode === "dataset");
+  readonly mayControl = computed(() => this.hello.value?.role === "control" && !this.stored.value && this.link.link.value === "open");
   readonly heldByOther = computed(() => !!this.lease.value?.holder && !this.lease.value.yours);
   readonly link: Connection;
+  readonly layers: Layers;
+  /** Called when the viewer's program wants to know what is on the screen. */
+  onPicture: (request: number) => void = () => undefined;
   /** Called whenever there is something to draw. */
   redraw: () => void = () => undefined;
-  /** Server's monotonic clock less `performance.now()`, in ms, by the quickest answer to a ping. */
-  private clock: { offset: number; trip: number } | null = null;
+  /** Server's monotonic clock less `performance.now()`, in ms, by the quickest of the last answers to a ping. */
+  clock: { offset: number; trip: number } | null = null;
+  private pings: { offset: number; trip: number }[] = [];
   private greeted = 0;
 
   constructor() {
@@ -46,6 +67,19 @@ export class ScopeView {
       (message) => batch(() => this.hear(message)),
       (message) => this.hearFrame(message),
     );
+    this.layers = new Layers(this.hello, this.streams, this.link, () => this.redraw());
+    window.setInterval(() => void (this.link.link.peek() === "open" && this.measureClock()), PING_MS);
+    // The channels of a plate show one plane.
+    effect(() => {
+      const frame = this.active.value?.frame.value;
+      const others = this.shown.value.filter((each) => each !== this.active.value);
+      if (this.hello.value?.plate && frame) untracked(() => others.forEach((each) => each.follow(frame.frameId)));
+    });
+  }
+
+  chooseField(image: string): void {
+    this.field.value = image;
+    for (const stream of this.streams.value) void stream.choose(image);
   }
 
   stream(name: string): StreamView | null {
@@ -54,6 +88,14 @@ export class ScopeView {
 
   table(name: string): TableView | null {
     return this.tables.value.find((each) => each.about.name === name) ?? null;
+  }
+
+  /** The stream whose frames a table tells of: as its columns say, else the only one there is or that its worker reads. */
+  streamOf({ overlay, owner }: TableAbout): string | null {
+    if (overlay?.stream) return overlay.stream;
+    const states = Object.entries(this.state.peek()?.streams ?? {});
+    const read = states.length === 1 ? states : states.filter(([, { consumers }]) => consumers?.some(({ name }) => name === owner));
+    return read.length === 1 ? read[0]![0] : null;
   }
 
   streamsAbout(): StreamAbout[] {
@@ -96,7 +138,7 @@ export class ScopeView {
 
   async putRoi(placed: PlacedRoi): Promise<string | undefined> {
     this.rois.draft.value = placed;
-    const known = this.rois.all.value.get(placed.roi.id);
+    const known = this.rois.all.value.get(keyOfRoi(placed));
     const answer = await this.control<{ roi_id: string; revision: number }>({
       type: "put_roi",
       stream: placed.stream,
@@ -108,9 +150,8 @@ export class ScopeView {
     return answer?.roi_id;
   }
 
-  async removeRoi(id: string): Promise<void> {
-    const known = this.rois.all.value.get(id);
-    if (known) await this.control({ type: "remove_roi", stream: known.stream, roi_id: id });
+  async removeRoi({ stream, roi }: PlacedRoi): Promise<void> {
+    await this.control({ type: "remove_roi", stream, roi_id: roi.id });
   }
 
   /** Milliseconds from a moment of the host's monotonic clock to now. */
@@ -146,8 +187,14 @@ export class ScopeView {
         this.rois.hear(message.stream, message.revision, message.roi, message.removed);
         this.redraw();
         break;
+      case "changed":
+        this.layers.hear(message.layers);
+        break;
+      case "picture":
+        this.onPicture(message.request);
+        break;
       case "table":
-        this.table(message.table)?.hear(message);
+        this.hearRows(message);
         this.redraw();
         break;
       case "ended":
@@ -168,6 +215,13 @@ export class ScopeView {
     if (about) this.stream(about.name)?.hear(frame);
   }
 
+  private hearRows(message: TableRows): void {
+    const table = this.table(message.table);
+    if (!table) return;
+    const stream = this.streamOf(table.about);
+    table.hear(message, (stream !== null && this.state.value?.streams[stream]?.rate_hz) || null);
+  }
+
   private hearLease(lease: Lease): void {
     this.lease.value = lease;
     this.leaseEnds = performance.now() + lease.expires_in_s * 1000;
@@ -179,6 +233,7 @@ export class ScopeView {
     this.greeted = this.link.opened;
     if (fresh) {
       this.log.value = [];
+      this.pings = [];
       this.clock = null;
       void this.measureClock();
     }
@@ -194,30 +249,29 @@ export class ScopeView {
     this.tables.value = hello.tables.map((about) => {
       const known = tables.find((each) => each.about.name === about.name);
       if (known) known.about = about;
-      return known ?? new TableView(about, this.link, hello.limits.table_rows);
+      return known ?? new TableView(about, this.link, hello.limits.table_rows, () => this.redraw());
     });
+    if (hello.plate && !this.field.value) this.field.value = hello.plate.wells[0]?.images[0]?.image ?? "";
+    if (fresh) this.layers.begin();
     for (const stream of this.streams.value) if (fresh || !before.includes(stream)) stream.begin();
     for (const table of this.tables.value) if (fresh || !tables.includes(table)) table.begin();
     this.redraw();
   }
 
   private async measureClock(): Promise<void> {
-    for (let turn = 0; turn < 5; turn++) {
-      const from = performance.now();
-      try {
-        const answer = await this.link.request<{ monotonic_ms: number }>({ type: "ping" });
-        const to = performance.now();
-        const trip = to - from;
-        if (!this.clock || trip < this.clock.trip) this.clock = { offset: answer.monotonic_ms - (from + to) / 2, trip };
-      } catch (error) {
-        if (error instanceof Refused) return;
-        throw error;
-      }
+    const from = performance.now();
+    try {
+      const answer = await this.link.request<{ monotonic_ms: number }>({ type: "ping" });
+      const to = performance.now();
+      this.pings = [...this.pings, { offset: answer.monotonic_ms - (from + to) / 2, trip: to - from }].slice(-PINGS);
+      this.clock = this.pings.reduce((best, each) => (each.trip < best.trip ? each : best));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
     }
   }
 }
 
 /** The name that others see beside the lease. */
 export function controlName(): string {
-  return localStorage.getItem("name") ?? "";
+  return recall("name") ?? "";
 }

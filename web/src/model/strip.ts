@@ -1,6 +1,6 @@
 import type { State } from "../net/messages";
 
-/** The last minutes of one stream, two points a second: rates, and how many frames were lost in each half second. */
+/** The last minutes of one stream, two points a second: rates, and how many exposures were missed or frames dropped in each half second. */
 export interface Strip {
   utc: number[];
   produced: (number | null)[];
@@ -19,7 +19,7 @@ export class Strips {
       if (stream.produced === undefined) continue;
       let strip = this.of.get(name);
       if (!strip) this.of.set(name, (strip = { utc: [], produced: [], stored: [], lost: [] }));
-      const lost = stream.camera_overrun + Object.values(stream.dropped).reduce((sum, count) => sum + count, 0);
+      const lost = stream.missed + Object.values(stream.dropped).reduce((sum, count) => sum + count, 0);
       const now = { produced: stream.produced, stored: stream.stored ?? 0, lost, at: state.monotonic_ms };
       const before = this.before.get(name);
       this.before.set(name, now);

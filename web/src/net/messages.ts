@@ -28,7 +28,43 @@ export interface StreamAbout {
   pixel_size_um: number | null;
   driver: string;
   history: "recording" | "memory" | "dataset" | "none";
+  /** Sizes in which its frames are stored; missing: one. */
+  levels?: number;
   settings: Setting[];
+  /** Of a layer of a viewer: what a person calls it, its window, the axes before y and x, and the layers of ROIs over it. */
+  title?: string;
+  window?: string;
+  axes?: string[];
+  colours?: 1 | 3;
+  look?: SentLook;
+  roi_layers?: string[];
+}
+
+/** How whoever sent the images wants them to be seen; limits for each value of an axis where they differ along it. */
+export interface SentLook {
+  lut?: string;
+  gamma?: number;
+  contrast?: [number, number];
+  contrasts?: { axis: string; limits: Record<string, [number, number]> };
+}
+
+export interface Axis {
+  name: string;
+  title: string;
+  /** What each index is called: no two are called alike. */
+  values: string[];
+  step: number;
+  unit: string;
+}
+
+/** A value of each axis. */
+export type At = Readonly<Record<string, string>>;
+
+/** Layers that are seen together. */
+export interface LayerWindow {
+  name: string;
+  title: string;
+  axes: Axis[];
 }
 
 export interface OverlayColumns {
@@ -42,7 +78,10 @@ export interface OverlayColumns {
 export interface TableAbout {
   name: string;
   owner: string;
+  /** Rows kept in memory; 0 where there are only stored ones. */
   capacity: number;
+  /** Whether the rows around any frame can be asked for. */
+  stored?: boolean;
   columns: { name: string; dtype: string; shape: number[] }[];
   overlay: OverlayColumns | null;
 }
@@ -76,11 +115,42 @@ export interface Display {
   lut?: string;
   contrast?: "auto" | [number, number];
   gamma?: number;
+  overlays?: string[];
+}
+
+export interface PlateImage {
+  image: string;
+  field: number;
+  projection: boolean;
+  /** t, c, z */
+  extent: [number, number, number];
+  stored: number;
+  missing: number;
+  position_um: [number, number] | null;
+}
+
+export interface Well {
+  well: string;
+  row: number;
+  column: number;
+  stored: number;
+  missing: number;
+  images: PlateImage[];
+}
+
+export interface Plate {
+  name: string;
+  rows: number;
+  columns: number;
+  wells: Well[];
 }
 
 export interface Hello {
   type: "hello";
   display?: Display;
+  plate?: Plate;
+  /** Where a viewer shows what programs send to it. */
+  windows?: LayerWindow[];
   protocol: number;
   version: string;
   mode: "live" | "dataset";
@@ -90,12 +160,12 @@ export interface Hello {
   expires_utc_ms: number | null;
   monotonic_ms: number;
   utc_ms: number;
-  record: { path: string; folder: string } | null;
+  record: { path: string; folder: string; subfolder: string } | null;
   streams: StreamAbout[];
   tables: TableAbout[];
   commands: CommandAbout[];
   workers: { name: string; kind: string; class: string; moves: boolean }[];
-  limits: { credit: number; message_bytes: number; table_rows: number; rois: number; lease_s: number; history_bytes: number };
+  limits: { credit: number; message_bytes: number; table_rows: number; rois: number; roi_bytes: number; lease_s: number; history_bytes: number };
 }
 
 export interface History {
@@ -115,7 +185,7 @@ export interface StreamState {
   last_id: number;
   ring: { slots: number; used: number } | null;
   blocked_s: number;
-  camera_overrun: number;
+  missed: number;
   dropped: Record<string, number>;
   shown: number;
   skipped: number;
@@ -141,8 +211,8 @@ export interface WorkerState {
   state: string;
   rate_hz: number;
   frames: number;
-  drops: number;
-  camera_overruns: number;
+  dropped: number;
+  missed: number;
   timeouts: number;
   busy: number | null;
   restarts: number;
@@ -160,7 +230,7 @@ export interface State {
   scope?: { acquiring: boolean; saving: boolean; mode: string; settings: Record<string, unknown> };
   streams: Record<string, StreamState>;
   workers?: WorkerState[];
-  tables?: Record<string, { appended: number }>;
+  tables?: Record<string, { appended: number; stored?: number; lost?: Record<string, number> }>;
   disk?: { free_bytes: number; reserve_bytes: number; bytes_per_s: number; full_in_s: number | null } | null;
   page?: { clients: number; viewers: number };
 }
@@ -169,6 +239,8 @@ export interface Histogram {
   type: "histogram";
   stream: string;
   frame_id: number;
+  /** Of the seek whose frame it is of; 0: of a live one. */
+  request?: number;
   low: number;
   high: number;
   counts: number[];
@@ -204,7 +276,7 @@ export interface Roi {
   geometry: Geometry;
   name?: string;
   plane?: Record<string, unknown>;
-  stroke?: Record<string, unknown>;
+  stroke?: { color?: string; width?: number; fill?: string };
   group?: string;
 }
 
@@ -249,6 +321,8 @@ export interface FrameIndex {
   last_utc_ms: number | null;
   gaps: [number, number][];
   gaps_more: number;
+  /** How long the axes are, where there are any. */
+  shape?: number[] | null;
 }
 
 export type FromServer =
@@ -258,6 +332,8 @@ export type FromServer =
   | Reply
   | Lease
   | TableRows
+  | { type: "changed"; layers: Record<string, string[][] | null> }
+  | { type: "picture"; request: number }
   | { type: "log"; lines: LogLine[] }
   | { type: "rois"; revision: number; rois: PlacedRoi[] }
   | { type: "roi"; revision: number; stream: string; origin: string; roi?: Roi; removed?: string }

@@ -1,22 +1,24 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ScopeView } from "../model/scope";
 import { ControlPanel } from "./ControlPanel";
 import { useTick } from "./Fields";
 import { Icon } from "./icons";
 import { ImagePanel } from "./ImagePanel";
-import { isTyping, onStageKey, savePicture, shortcuts, type Shortcut, STAGE_KEYS, toggleLease } from "./keys";
+import { fits, isTyping, onStageKey, savePicture, shortcuts, type Shortcut, STAGE_KEYS, toggleLease } from "./keys";
 import { LogPanel } from "./LogPanel";
+import { PlatePanel } from "./PlatePanel";
 import { PlotPanel } from "./PlotPanel";
 import { RoiPanel } from "./RoiPanel";
 import { ScopePanel } from "./ScopePanel";
+import { Sliders } from "./Sliders";
 import { type Stage, zoomText } from "./stage";
 import { Timeline } from "./Timeline";
 import { TOOLS } from "./tools";
-import { count, duration, rate } from "./words";
+import { count, duration, rate, shellWord } from "./words";
 
-type Tab = "image" | "scope" | "control" | "rois" | "plots" | "log";
+type Tab = "plate" | "image" | "scope" | "control" | "rois" | "plots" | "log";
 
 const TABS: readonly (readonly [Tab, string])[] = [
   ["image", "Image"],
@@ -27,7 +29,14 @@ const TABS: readonly (readonly [Tab, string])[] = [
   ["log", "Log"],
 ];
 
-const tab = signal<Tab>("image");
+/** Of a stored data set there is nothing to control, and nothing happens in it. */
+const STORED_TABS: typeof TABS = [
+  ["image", "Image"],
+  ["scope", "Data set"],
+];
+
+/** Which panel is open: nobody has chosen yet. */
+const tab = signal<Tab | null>(null);
 
 export function App({ scope, stage }: { scope: ScopeView; stage: Stage }) {
   const help = useRef<HTMLDialogElement>(null);
@@ -36,8 +45,8 @@ export function App({ scope, stage }: { scope: ScopeView; stage: Stage }) {
     const onKey = (event: KeyboardEvent): void => {
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
       // The space bar presses the button that has the focus.
-      if (event.key === " " && event.target instanceof HTMLElement && event.target.closest("button, input, summary, [role=tab]")) return;
-      const shortcut = keys.find((each) => each.keys.includes(event.key));
+      if (event.key === " " && event.target instanceof HTMLElement && event.target.closest("button, input:not([type=range]), summary, [role=tab]")) return;
+      const shortcut = keys.find((each) => each.keys.includes(event.key) && fits(each, scope));
       if (!shortcut) return;
       event.preventDefault();
       shortcut.run(event);
@@ -51,13 +60,13 @@ export function App({ scope, stage }: { scope: ScopeView; stage: Stage }) {
       <main>
         <div class="left">
           <StageView scope={scope} stage={stage} />
-          <Timeline scope={scope} />
+          {scope.viewer.value ? <Sliders scope={scope} /> : <Timeline scope={scope} />}
           <StatusLine scope={scope} stage={stage} />
         </div>
         <SidePanel scope={scope} stage={stage} />
       </main>
-      <Notice scope={scope} />
-      <Help dialog={help} keys={keys} />
+      <Notices scope={scope} />
+      <Help dialog={help} keys={keys.filter((each) => fits(each, scope))} stored={scope.stored.value} />
     </>
   );
 }
@@ -67,10 +76,15 @@ function TopBar({ scope, onHelp }: { scope: ScopeView; onHelp(): void }) {
   const state = scope.state.value;
   const streams = Object.values(state?.streams ?? {});
   const stored = streams.reduce((sum, each) => sum + (each.stored ?? 0), 0);
-  const lost = streams.reduce((sum, each) => sum + (each.camera_overrun ?? 0) + Object.values(each.dropped ?? {}).reduce((a, b) => a + b, 0), 0);
-  const fastest = streams.reduce((sum, each) => sum + (each.rate_hz ?? 0), 0);
+  const missed = streams.reduce((sum, each) => sum + (each.missed ?? 0), 0);
+  const dropped = streams.reduce((sum, each) => sum + Object.values(each.dropped ?? {}).reduce((a, b) => a + b, 0), 0);
+  const fastest = streams.reduce((most, each) => Math.max(most, each.rate_hz ?? 0), 0);
+  const rates = Object.entries(state?.streams ?? {}).map(([name, each]) => `${name}: ${rate(each.rate_hz)}`);
   const ill = (state?.workers ?? []).filter((each) => ["failed", "not responding", "needs consent", "restarting"].includes(each.state));
-  const live = hello?.mode !== "dataset";
+  const live = !scope.stored.value;
+  const ended = scope.ended.value !== null;
+  const acquiring = !ended && state?.scope?.acquiring;
+  const saving = acquiring && hello?.record && state?.scope?.saving;
   return (
     <header class="topbar">
       <h1>
@@ -82,36 +96,45 @@ function TopBar({ scope, onHelp }: { scope: ScopeView; onHelp(): void }) {
       </h1>
       {live ? (
         <div class="vitals">
-          <span class={`vital ${state?.scope?.acquiring ? "good" : "off"}`}>
-            <span class="dot" aria-hidden="true" />
-            {state?.scope?.acquiring ? "acquiring" : "idle"} <b class="number">{rate(fastest)}</b>
-          </span>
-          <span class={`vital ${hello?.record && state?.scope?.saving ? "recording" : "off"}`}>
+          {ended ? null : (
+            <span class={`vital ${acquiring ? "good" : "off"}`} title={rates.join("\n")}>
+              <span class="dot" aria-hidden="true" />
+              <span class="word">{acquiring ? "acquiring" : "idle"} </span>
+              <b class="number">{rate(fastest)}</b>
+            </span>
+          )}
+          <span class={`vital ${saving ? "recording" : "off"}`}>
             <span class="dot square" aria-hidden="true" />
-            {hello?.record ? (state?.scope?.saving ? "recording" : "not recording") : "no recording"} <b class="number">{count(stored)}</b>
+            <span class="word">{hello?.record ? (saving ? "recording" : acquiring ? "not recording" : "recorded") : "no recording"} </span>
+            <b class="number">{count(stored)}</b>
           </span>
-          <span class={`vital ${lost ? "bad" : "off"}`}>
-            {lost ? <Icon name="warning" /> : null}
-            lost <b class="number">{count(lost)}</b>
+          <span class={`vital ${missed || dropped ? "bad" : "off"}`} title={`exposures missed: ${count(missed)}\nframes dropped: ${count(dropped)}`}>
+            {missed || dropped ? <Icon name="warning" /> : null}
+            <span class="word">{missed && !dropped ? "missed" : "dropped"} </span>
+            <b class="number">{count(dropped || missed)}</b>
           </span>
-          <span class={`vital ${ill.length ? "bad" : "off"}`} title={ill.map((each) => `${each.name}: ${each.state}`).join("\n")}>
+          {ended ? null : (
+            <span class={`vital ${ill.length ? "bad" : "off"}`} title={ill.map((each) => `${each.name}: ${each.state}`).join("\n")}>
             {ill.length ? <Icon name="warning" /> : null}
             workers{" "}
             <b class="number">
               {(state?.workers?.length ?? 0) - ill.length}/{state?.workers?.length ?? 0}
             </b>
-          </span>
-          <span class="vital off disk">
-            disk <b class="number">{state?.disk?.full_in_s != null ? duration(state.disk.full_in_s) : "–"}</b>
-          </span>
+            </span>
+          )}
+          {ended ? null : (
+            <span class="vital off disk" title="How long until the disk is full">
+              disk <b class="number">{state?.disk?.full_in_s != null ? duration(state.disk.full_in_s) : "–"}</b>
+            </span>
+          )}
         </div>
       ) : (
         <div class="vitals">
-          <span class="vital off">stored data set</span>
+          <span class="vital off">{scope.viewer.value ? "viewer" : hello?.plate ? "stored plate" : "stored data set"}</span>
         </div>
       )}
       <LinkState scope={scope} />
-      {live ? <LeaseButton scope={scope} /> : null}
+      {live && !ended ? <LeaseButton scope={scope} /> : null}
       <button type="button" class="plain" aria-label="Keys" title="Keys (?)" onClick={onHelp}>
         <Icon name="help" />
       </button>
@@ -122,9 +145,10 @@ function TopBar({ scope, onHelp }: { scope: ScopeView; onHelp(): void }) {
 function LinkState({ scope }: { scope: ScopeView }) {
   const link = scope.link.link.value;
   const ended = scope.ended.value;
+  const over = scope.viewer.value ? "the viewer was closed" : "the scope has ended";
   const text = ended
-    ? `the scope has ended${ended.reason ? `: ${ended.reason}` : ""}`
-    : { connecting: "connecting …", open: "connected", lost: "connection lost, trying again …", ended: "the scope has ended", refused: scope.link.why.value }[link];
+    ? over
+    : { connecting: "connecting …", open: "connected", lost: "connection lost, trying again …", ended: over, refused: scope.link.why.value }[link];
   return (
     <span class={`link ${link}`} role="status">
       {text}
@@ -151,17 +175,19 @@ function StageView({ scope, stage }: { scope: ScopeView; stage: Stage }) {
   const overlay = useRef<HTMLCanvasElement>(null);
   useEffect(() => (box.current && image.current && overlay.current ? stage.attach(box.current, image.current, overlay.current) : undefined), [stage]);
   const tool = stage.tools.tool.value;
+  // Who only looks is not offered what draws.
+  const tools = scope.stored.value ? [] : scope.hello.value?.role === "view" ? TOOLS.filter((each) => each.tool === "move") : TOOLS;
   const link = scope.link.link.value;
   const stale = link !== "open";
   return (
     <div class="stage-row">
       <div class="tools" role="toolbar" aria-label="Tools" aria-orientation="vertical">
-        {TOOLS.map(({ tool: each, title, key }) => (
+        {tools.map(({ tool: each, title, key }) => (
           <button key={each} type="button" class="plain" aria-label={title} aria-pressed={tool === each} title={`${title} (${key})`} onClick={() => stage.tools.choose(each)}>
             <Icon name={each} />
           </button>
         ))}
-        <hr />
+        {scope.stored.value ? null : <hr />}
         <button type="button" class="plain" aria-label="Zoom in" title="Zoom in (+)" onClick={() => stage.zoom(true)}>
           <Icon name="plus" />
         </button>
@@ -192,10 +218,15 @@ function StageView({ scope, stage }: { scope: ScopeView; stage: Stage }) {
           }}
         />
         {stage.failure.value ? <p class="stage-note">{stage.failure.value}</p> : null}
-        {!stage.failure.value && !scope.active.value?.frame.value ? <p class="stage-note">No frame yet</p> : null}
+        {!stage.failure.value && !scope.active.value?.frame.value ? <p class="stage-note">{noFrame(scope)}</p> : null}
       </div>
     </div>
   );
+}
+
+function noFrame(scope: ScopeView): string {
+  if (scope.viewer.value) return scope.active.value ? "This plane has not come" : "Nothing has come yet";
+  return scope.hello.value?.plate ? "This field has no plane of this channel" : "No frame yet";
 }
 
 function StatusLine({ scope, stage }: { scope: ScopeView; stage: Stage }) {
@@ -228,8 +259,12 @@ function StatusLine({ scope, stage }: { scope: ScopeView; stage: Stage }) {
 }
 
 function SidePanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
-  const chosen = tab.value;
+  const plate = scope.hello.value?.plate;
+  const plots = scope.tables.value.length ? ([["plots", "Plots"]] as const) : [];
+  const tabs: typeof TABS = scope.viewer.value ? STORED_TABS.slice(0, 1) : scope.stored.value ? [...(plate ? ([["plate", "Plate"]] as const) : []), ...STORED_TABS, ...plots] : TABS;
+  const chosen = tabs.find(([name]) => name === tab.value)?.[0] ?? tabs[0]![0];
   const panels: Record<Tab, () => ComponentChildren> = {
+    plate: () => (plate ? <PlatePanel scope={scope} plate={plate} /> : null),
     image: () => <ImagePanel scope={scope} stage={stage} />,
     scope: () => <ScopePanel scope={scope} />,
     control: () => <ControlPanel scope={scope} />,
@@ -241,15 +276,15 @@ function SidePanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
     const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!way) return;
     event.preventDefault();
-    const at = TABS.findIndex(([name]) => name === chosen);
-    const next = TABS[(at + way + TABS.length) % TABS.length]![0];
+    const at = tabs.findIndex(([name]) => name === chosen);
+    const next = tabs[(at + way + tabs.length) % tabs.length]![0];
     tab.value = next;
     document.getElementById(`tab-${next}`)?.focus();
   };
   return (
     <aside class="side" aria-label="Panels">
       <div class="tabs" role="tablist" aria-label="Panels" onKeyDown={go}>
-        {TABS.map(([name, title]) => (
+        {tabs.map(([name, title]) => (
           <button key={name} type="button" role="tab" id={`tab-${name}`} aria-selected={chosen === name} aria-controls="panel" tabIndex={chosen === name ? 0 : -1} onClick={() => void (tab.value = name)}>
             {title}
           </button>
@@ -262,7 +297,37 @@ function SidePanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
   );
 }
 
-function Notice({ scope }: { scope: ScopeView }) {
+/** What stays to be said when the run is over: where its data are, and how they are looked at. */
+function Ended({ scope }: { scope: ScopeView }) {
+  const [closed, close] = useState(false);
+  const ended = scope.ended.value;
+  const record = scope.hello.value?.record;
+  if (!ended || closed || scope.stored.value) return null;
+  return (
+    <div class={`notice ended ${ended.errors.length ? "bad" : ""}`}>
+      <div>
+        <p>
+          The run has ended{ended.reason && ended.reason !== "stopped" ? `: ${ended.reason}` : ""}. {ended.message}
+        </p>
+        {ended.errors.map((each) => (
+          <p key={each} class="bad">
+            {each}
+          </p>
+        ))}
+        {record ? (
+          <p>
+            To look through it: <code>mutoscope view browser {shellWord(record.path)}</code>
+          </p>
+        ) : null}
+      </div>
+      <button type="button" class="plain" aria-label="Close this message" onClick={() => close(true)}>
+        <Icon name="remove" />
+      </button>
+    </div>
+  );
+}
+
+function Notices({ scope }: { scope: ScopeView }) {
   const notice = scope.notice.value;
   useEffect(() => {
     if (!notice) return undefined;
@@ -271,6 +336,7 @@ function Notice({ scope }: { scope: ScopeView }) {
   }, [notice]);
   return (
     <div class="notices" role="status" aria-live="polite">
+      <Ended scope={scope} />
       {notice ? (
         <div class={`notice ${notice.kind}`}>
           {notice.detail ? (
@@ -290,8 +356,8 @@ function Notice({ scope }: { scope: ScopeView }) {
   );
 }
 
-function Help({ dialog, keys }: { dialog: { current: HTMLDialogElement | null }; keys: Shortcut[] }) {
-  const groups = ["Images", "Time", "ROIs", "Scope"] as const;
+function Help({ dialog, keys, stored }: { dialog: { current: HTMLDialogElement | null }; keys: Shortcut[]; stored: boolean }) {
+  const groups = (["Images", "Time", "ROIs", "Scope"] as const).filter((group) => keys.some((each) => each.group === group));
   return (
     <dialog ref={dialog} class="help" aria-labelledby="help-title">
       <h2 id="help-title">Keys</h2>
@@ -304,7 +370,7 @@ function Help({ dialog, keys }: { dialog: { current: HTMLDialogElement | null };
         ))}
         <section>
           <h3>With the image in focus</h3>
-          <KeyList keys={STAGE_KEYS} />
+          <KeyList keys={stored ? [{ shown: "← ↑ → ↓", what: "Pan (Shift: far)" }] : STAGE_KEYS} />
           <p class="quiet">The wheel zooms where the cursor is; dragging pans.</p>
         </section>
       </div>

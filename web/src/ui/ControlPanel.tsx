@@ -1,13 +1,14 @@
 import { useId, useRef, useState } from "preact/hooks";
-import type { ScopeView } from "../model/scope";
-import type { CommandAbout, StreamAbout } from "../net/messages";
+import { remember } from "../model/memory";
+import { controlName, type ScopeView } from "../model/scope";
+import type { CommandAbout, Setting, StreamAbout } from "../net/messages";
 import { CommandField, initialText, NumberBox, SettingField, Switch, useTick, valueOf } from "./Fields";
 import { count } from "./words";
 
 export function ControlPanel({ scope }: { scope: ScopeView }) {
   const hello = scope.hello.value;
   if (!hello) return <p class="quiet">Waiting for the scope …</p>;
-  if (hello.mode === "dataset") return <p class="quiet">This is a stored data set: there is nothing to control.</p>;
+  if (scope.ended.value) return <p class="quiet">The run has ended: there is nothing more to control.</p>;
   const off = !scope.mayControl.value || scope.heldByOther.value;
   return (
     <>
@@ -30,7 +31,7 @@ export function ControlPanel({ scope }: { scope: ScopeView }) {
 function LeaseSection({ scope }: { scope: ScopeView }) {
   useTick(1000);
   const id = useId();
-  const [name, setName] = useState(localStorage.getItem("name") ?? "");
+  const [name, setName] = useState(controlName);
   const lease = scope.lease.value;
   const left = Math.max(0, Math.round((scope.leaseEnds - performance.now()) / 1000));
   const viewer = scope.hello.value?.role === "view";
@@ -49,7 +50,7 @@ function LeaseSection({ scope }: { scope: ScopeView }) {
             <input id={id} type="text" maxLength={40} autoComplete="nickname" value={name} placeholder="shown to others"
               onInput={(event) => {
                 setName(event.currentTarget.value);
-                localStorage.setItem("name", event.currentTarget.value);
+                remember("name", event.currentTarget.value);
               }} />
           </div>
           <div class="row">
@@ -92,23 +93,55 @@ function Acquisition({ scope, off }: { scope: ScopeView; off: boolean }) {
       <p class="path" title={record?.path}>
         {record ? record.path : "This scope records nothing."}
       </p>
+      {record ? <Folder key={record.subfolder} scope={scope} now={record.subfolder} disabled={off || acquiring} /> : null}
     </section>
+  );
+}
+
+/** Where the next recording goes: a folder below that of the first one. */
+function Folder({ scope, now, disabled }: { scope: ScopeView; now: string; disabled: boolean }) {
+  const [text, setText] = useState(now);
+  const id = useId();
+  return (
+    <form
+      aria-label="Folder of the next recording"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void scope.control({ type: "folder", folder: text.trim() }, "The next frames go to a new data set");
+      }}
+    >
+      <div class="field">
+        <label for={id}>Folder</label>
+        <input id={id} type="text" maxLength={1000} value={text} placeholder="such as day2/dish1" disabled={disabled} onInput={(event) => setText(event.currentTarget.value)} />
+      </div>
+      <div class="row">
+        <button type="submit" disabled={disabled || !text.trim() || text.trim() === now}>
+          Record there
+        </button>
+      </div>
+    </form>
   );
 }
 
 function Settings({ scope, about, off }: { scope: ScopeView; about: StreamAbout; off: boolean }) {
   const now = scope.state.value?.streams[about.name]?.settings ?? {};
+  const box = (setting: Setting) => (
+    <SettingField key={setting.name} setting={setting} value={setting.name in now ? now[setting.name] : setting.value} disabled={off}
+      onCommit={(value) => void scope.control({ type: "setting", stream: about.name, setting: setting.name, value })} />
+  );
+  const fixed = about.settings.filter(({ live }) => !live);
   return (
     <section>
       <h2>
         {about.name} <span class="quiet">settings</span>
       </h2>
-      <div class="settings">
-        {about.settings.map((setting) => (
-          <SettingField key={setting.name} setting={setting} value={setting.name in now ? now[setting.name] : setting.value} disabled={off}
-            onCommit={(value) => void scope.control({ type: "setting", stream: about.name, setting: setting.name, value })} />
-        ))}
-      </div>
+      <div class="settings">{about.settings.filter(({ live }) => live).map(box)}</div>
+      {fixed.length ? (
+        <details class="fixed">
+          <summary>{fixed.length} fixed while the camera runs</summary>
+          <div class="settings">{fixed.map(box)}</div>
+        </details>
+      ) : null}
     </section>
   );
 }

@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Field, Setting } from "../net/messages";
 
 interface NumberBoxProps {
@@ -67,12 +67,25 @@ export function Switch({ label, on, disabled, onChange }: { label: string; on: b
   );
 }
 
-export function Choice<T extends string>(props: { label: string; value: T; options: readonly (readonly [T, string])[]; disabled?: boolean; onChange(value: T): void }) {
+export function Choice<T extends string>(props: { label: string; value: T; options: readonly (readonly [T, string])[]; disabled?: boolean; title?: string; onChange(value: T): void }) {
   const id = useId();
+  const byPointer = useRef(false);
   return (
-    <div class="field">
+    <div class="field" title={props.title}>
       <label for={id}>{props.label}</label>
-      <select id={id} value={props.value} disabled={props.disabled} onChange={(event) => props.onChange(event.currentTarget.value as T)}>
+      <select
+        id={id}
+        value={props.value}
+        disabled={props.disabled}
+        onPointerDown={() => void (byPointer.current = true)}
+        onKeyDown={() => void (byPointer.current = false)}
+        onChange={(event) => {
+          // Who chose with the mouse goes on with the keys of the page: here they would choose another option.
+          if (byPointer.current) event.currentTarget.blur();
+          byPointer.current = false;
+          props.onChange(event.currentTarget.value as T);
+        }}
+      >
         {props.options.map(([value, title]) => (
           <option key={value} value={value}>
             {title}
@@ -106,7 +119,7 @@ function TextBox({ label, value, title, disabled, onCommit }: { label: string; v
 
 const spaced = (name: string): string => name.replace(/_/g, " ");
 
-const PHYSICAL = new Set(["ns", "us", "µs", "ms", "s", "Hz", "kHz", "um", "µm", "nm", "mm", "V", "mV", "mW", "mT", "pN", "deg", "%"]);
+const PHYSICAL = new Set(["px", "ns", "us", "µs", "ms", "s", "Hz", "kHz", "um", "µm", "nm", "mm", "V", "mV", "mW", "mT", "pN", "deg", "%"]);
 
 /** `exposure_ms` with unit `ms` reads "exposure". */
 export function labelOf(name: string, unit: string): string {
@@ -128,7 +141,7 @@ export function SettingField({ setting, value, disabled, onCommit }: { setting: 
   const title = describe(doc, unit, minimum, maximum) + (live ? "" : "\nFixed while the camera runs.");
   if (choices.length) {
     return (
-      <Choice label={label} value={String(value)} options={choices.map((each) => [String(each), String(each)] as const)} disabled={off}
+      <Choice label={label} value={String(value)} options={choices.map((each) => [String(each), String(each)] as const)} disabled={off} title={title}
         onChange={(text) => onCommit(choices.find((each) => String(each) === text))} />
     );
   }
@@ -165,7 +178,7 @@ export function CommandField({ field, text, onInput }: { field: Field; text: str
       );
     }
     const required = field.required && !field.optional;
-    const hint = { list: "values, with commas between", json: "JSON" }[field.type as string];
+    const hint = { list: "comma-separated", json: "JSON" }[field.type as string];
     const numeric = field.type === "int" || field.type === "float";
     return (
       <span class="with-unit">

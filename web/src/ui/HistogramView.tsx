@@ -122,11 +122,11 @@ export function HistogramView({ contrast, whole }: { contrast: Contrast; whole: 
         {handle("hi")}
       </div>
       <div class="histogram-foot">
-        <span class="number">{short(histogram?.low ?? from)}</span>
+        <span class="number">{short(histogram ? Math.min(lo, histogram.low) : from)}</span>
         <button type="button" class="plain small" aria-pressed={logarithmic} title="Scale of the counts" onClick={() => setLogarithmic(!logarithmic)}>
           {logarithmic ? "log" : "linear"}
         </button>
-        <span class="number">{short(histogram?.high ?? to)}</span>
+        <span class="number">{short(histogram ? Math.max(hi, histogram.high) : to)}</span>
       </div>
     </div>
   );

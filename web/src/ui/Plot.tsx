@@ -1,7 +1,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
-/** A chart that follows the width of its place. `build` is called again when `key` changes; `data` is set whenever `revision` does. */
+/** A chart that follows the width of its place. It is made anew when `identity` or `height` changes; `data` is taken up when `revision` does. */
 export function Plot(props: { label: string; height: number; identity: string; revision: number; options: Omit<uPlot.Options, "width" | "height">; data: uPlot.AlignedData }) {
   const { label, height, identity, revision, options, data } = props;
   const box = useRef<HTMLDivElement>(null);

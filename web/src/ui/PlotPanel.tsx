@@ -87,15 +87,23 @@ function TablePlot({ scope, choice, table }: { scope: ScopeView; choice: PlotCho
         <span class="quiet number">
           {count(drawn.rows)} rows{table.lost ? `, ${count(table.lost)} passed over` : ""}
         </span>
+        <span class="quiet">{storedWords(scope.state.value?.tables?.[choice.table])}</span>
       </div>
     </section>
   );
 }
 
-/** Times of rows in seconds since 1970: of a column if there is one, else when they arrived here. */
+/** What the recorder has made of a table, where there is one. */
+function storedWords(account: { stored?: number; lost?: Record<string, number> } | undefined): string {
+  if (account?.stored === undefined) return "";
+  const lost = Object.entries(account.lost ?? {}).map(([reason, rows]) => `${count(rows)} not stored (${reason.replaceAll("_", " ")})`);
+  return [`${count(account.stored)} stored`, ...lost].join(", ");
+}
+
+/** Times of rows in seconds since 1970: of a column if there is one, else by when they arrived here. */
 function timesOf(table: TableView): number[] {
   const utc = table.columns.get("utc_ns");
-  return utc ? utc.map((each) => each / 1e9) : table.arrived;
+  return utc ? utc.map((each) => each / 1e9) : table.made;
 }
 
 function dataOf(table: TableView, { y, x }: PlotChoice): { data: uPlot.AlignedData; rows: number } {
@@ -126,7 +134,7 @@ function optionsOf({ y, x }: PlotChoice): Omit<uPlot.Options, "width" | "height"
   return {
     legend: { show: false },
     cursor: { points: { size: 6 }, drag: { x: true, y: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 24, 0, 0],
     scales: { x: { time: x === TIME } },
     axes: [axis({ size: 24, space: 70, ...(x === TIME ? { values: clockTicks } : {}) }), axis({ size: 54, space: 30 })],
     series: [

@@ -1,4 +1,4 @@
-import { measure, TITLES } from "../model/rois";
+import { keyOfRoi, measure, TITLES } from "../model/rois";
 import type { ScopeView } from "../model/scope";
 import type { PlacedRoi } from "../net/messages";
 import { Icon } from "./icons";
@@ -13,7 +13,7 @@ export function RoiPanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
     <>
       <section>
         <h2>Regions of interest</h2>
-        <p class="quiet doc">Draw with the tools at the left of the image (r, e, g, l, p). Drag a shape to move it, its squares to change it.</p>
+        <p class="quiet doc">Draw with the tools at the left of the image (r, e, g, h, l, p). Drag a shape to move it, its squares to change it.</p>
         <Switch label="Show on the image" on={stage.showRois.value} onChange={(on) => void (stage.showRois.value = on)} />
         <div class="row">
           <button type="button" disabled={off || !active} onClick={() => active && stage.tools.addInMiddle(active)}>
@@ -27,7 +27,7 @@ export function RoiPanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
         </h2>
         <ul class="rois">
           {rois.map((placed) => (
-            <RoiRow key={placed.roi.id} scope={scope} placed={placed} off={off} />
+            <RoiRow key={keyOfRoi(placed)} scope={scope} placed={placed} off={off} />
           ))}
         </ul>
       </section>
@@ -37,7 +37,7 @@ export function RoiPanel({ scope, stage }: { scope: ScopeView; stage: Stage }) {
 
 function RoiRow({ scope, placed, off }: { scope: ScopeView; placed: PlacedRoi; off: boolean }) {
   const { roi, stream } = placed;
-  const selected = scope.rois.selected.value === roi.id;
+  const selected = scope.rois.selected.value === keyOfRoi(placed);
   const pixelSize = scope.stream(stream)?.about.value.pixel_size_um ?? null;
   const size = measure(roi.geometry);
   const unit = pixelSize ?? 1;
@@ -49,14 +49,14 @@ function RoiRow({ scope, placed, off }: { scope: ScopeView; placed: PlacedRoi; o
   return (
     <li class={selected ? "selected" : ""}>
       <button type="button" class="plain" aria-pressed={selected} title={`${TITLES[roi.geometry.type] ?? roi.geometry.type} on ${stream}`}
-        onClick={() => void (scope.rois.selected.value = selected ? null : roi.id)}>
+        onClick={() => void (scope.rois.selected.value = selected ? null : keyOfRoi(placed))}>
         <Icon name={roi.geometry.type === "points" ? "point" : roi.geometry.type} />
         <span class="visually-hidden">Select {roi.name || roi.id}</span>
       </button>
       <input type="text" aria-label={`Name of ROI ${roi.id}`} value={roi.name ?? ""} placeholder={roi.id} disabled={off}
         onChange={(event) => void scope.putRoi({ ...placed, roi: { ...roi, name: event.currentTarget.value } })} />
       <span class="number">{text}</span>
-      <button type="button" class="plain" disabled={off} aria-label={`Remove ROI ${roi.name || roi.id}`} title="Remove" onClick={() => void scope.removeRoi(roi.id)}>
+      <button type="button" class="plain" disabled={off} aria-label={`Remove ROI ${roi.name || roi.id}`} title="Remove" onClick={() => void scope.removeRoi(placed)}>
         <Icon name="remove" />
       </button>
     </li>

@@ -65,25 +65,47 @@ export function ScopePanel({ scope }: { scope: ScopeView }) {
   );
 }
 
-/** What there is to say of a data set: how many frames, and how many are missing. */
+/** What there is to say of a data set: where it is, how many frames, and how many are missing. */
 function Stored({ scope }: { scope: ScopeView }) {
+  const plate = scope.hello.value?.plate !== undefined;
   return (
     <>
+      <section>
+        <h2>Stored in</h2>
+        <p class="path">{scope.hello.value?.record?.path}</p>
+      </section>
       {scope.streams.value.map((stream) => {
         const index = stream.index.value;
         const missing = (index?.gaps ?? []).reduce((sum, [, length]) => sum + length, index?.gaps_more ?? 0);
+        const lasts = index?.first_utc_ms && index.last_utc_ms ? (index.last_utc_ms - index.first_utc_ms) / 1000 : 0;
         return (
           <section key={stream.name}>
             <h2>{stream.name}</h2>
             <dl class="facts">
-              <dt>Frames</dt>
+              <dt>{plate ? "Planes of this field" : "Frames"}</dt>
               <dd>{count(index?.frames)}</dd>
-              <dt>Ids</dt>
-              <dd>{index ? `${count(index.first_id)} to ${count(index.last_id)}` : "–"}</dd>
+              {plate ? null : (
+                <>
+                  <dt>Ids</dt>
+                  <dd>{index ? `${count(index.first_id)} to ${count(index.last_id)}` : "–"}</dd>
+                </>
+              )}
               <dt>Missing</dt>
               <dd class={missing ? "bad" : ""}>{count(missing)}</dd>
-              <dt>Begun</dt>
-              <dd>{index?.first_utc_ms ? new Date(index.first_utc_ms).toLocaleString("en-GB") : "–"}</dd>
+              {index?.first_utc_ms ? (
+                <>
+                  <dt>Begun</dt>
+                  <dd>{new Date(index.first_utc_ms).toLocaleString("en-GB")}</dd>
+                </>
+              ) : null}
+              {index && lasts ? (
+                <>
+                  <dt>Lasts</dt>
+                  <dd>{duration(lasts)}</dd>
+                  <dt>Mean rate</dt>
+                  <dd>{rate((index.frames - 1) / lasts)}</dd>
+                </>
+              ) : null}
             </dl>
           </section>
         );
@@ -119,9 +141,9 @@ function StreamSection({ scope, name, stream }: { scope: ScopeView; name: string
           <dt>skipped</dt>
           <dd>{count(stream.skipped)}</dd>
         </div>
-        <div class={stream.camera_overrun ? "bad" : ""}>
+        <div class={stream.missed ? "bad" : ""}>
           <dt>missed</dt>
-          <dd>{count(stream.camera_overrun)}</dd>
+          <dd>{count(stream.missed)}</dd>
         </div>
         <div class={dropped.length ? "bad" : ""}>
           <dt>dropped</dt>
@@ -155,8 +177,8 @@ function Worker({ scope, worker }: { scope: ScopeView; worker: WorkerState }) {
       <div class="worker-more">
         <span title="How long ago it last gave a sign of life">♥ {worker.heartbeat_age_s === null ? "–" : `${worker.heartbeat_age_s.toFixed(1)} s`}</span>
         <span title="The part of the time that it works">busy {worker.busy === null ? "–" : `${Math.round(worker.busy * 100)} %`}</span>
-        <span class={worker.restarts ? "warn" : ""}>{count(worker.restarts)} restarts</span>
-        {worker.drops ? <span class="bad">{count(worker.drops)} dropped</span> : null}
+        <span class={worker.restarts ? "warn" : ""}>{count(worker.restarts)} {worker.restarts === 1 ? "restart" : "restarts"}</span>
+        {worker.dropped ? <span class="bad">{count(worker.dropped)} dropped</span> : null}
         {worker.timeouts ? <span title="Waits in which nothing came">{count(worker.timeouts)} idle</span> : null}
         {worker.pid ? <span>pid {worker.pid}</span> : null}
       </div>

@@ -1,12 +1,13 @@
 import type uPlot from "uplot";
 import type { ScopeView } from "../model/scope";
 import { axis, clockTicks, Plot } from "./Plot";
-import { count } from "./words";
+import { clock, count } from "./words";
 
 const LOSS = "#ff7a45";
-const SPAN_S = 300;
+/** What is shown: as much as there is, within these. */
+const SPAN_S = [60, 300] as const;
 
-/** Each half second in which frames were lost is a bar from top to bottom with a triangle on it: no loss is too small to see. */
+/** Each half second in which exposures were missed or frames dropped is a bar from top to bottom with a triangle on it: no loss is too small to see. */
 function lossMarks(): uPlot.Plugin {
   return {
     hooks: {
@@ -41,12 +42,22 @@ export function StripChart({ scope, stream }: { scope: ScopeView; stream: string
   const strip = scope.strips.of.get(stream);
   const now = (state?.utc_ms ?? 0) / 1000;
   const lost = strip ? strip.lost.reduce<number>((sum, each) => sum + (each ?? 0), 0) : 0;
+  const first = strip?.utc[0] ?? now;
+  // What was before this page was opened is counted below, not drawn here.
+  const period = now - first < SPAN_S[1] - 1 ? `since ${clock(first * 1000)}` : "in 5 min";
   const options: Omit<uPlot.Options, "width" | "height"> = {
     legend: { show: false },
     cursor: { show: false },
-    padding: [6, 4, 0, 0],
+    padding: [6, 20, 0, 0],
     scales: {
-      x: { time: true, range: () => [(scope.state.peek()?.utc_ms ?? 0) / 1000 - SPAN_S, (scope.state.peek()?.utc_ms ?? 0) / 1000] },
+      x: {
+        time: true,
+        range: (plot) => {
+          const last = (scope.state.peek()?.utc_ms ?? 0) / 1000;
+          const first = Number(plot.data[0][0] ?? last);
+          return [last - Math.min(SPAN_S[1], Math.max(SPAN_S[0], last - first)), last];
+        },
+      },
       y: { range: (_plot, _low, high) => [0, Math.max(1, (high || 0) * 1.15)] },
     },
     axes: [axis({ size: 22, space: 70, values: clockTicks }), axis({ size: 40, space: 28 })],
@@ -61,11 +72,11 @@ export function StripChart({ scope, stream }: { scope: ScopeView; stream: string
   const data = (strip ? [strip.utc, strip.produced, strip.stored, strip.lost] : [[], [], [], []]) as uPlot.AlignedData;
   return (
     <figure class="strip">
-      <Plot label={`Frames a second of ${stream} over the last five minutes; ${count(lost)} frames lost`} height={104} identity={stream} revision={now} options={options} data={data} />
+      <Plot label={`Frames a second of ${stream}; ${count(lost)} missed or dropped ${period}`} height={104} identity={stream} revision={now} options={options} data={data} />
       <figcaption>
         <span class="key produced">produced</span>
         <span class="key stored">stored</span>
-        <span class="key lost">{lost ? `${count(lost)} lost in 5 min` : "no loss in 5 min"}</span>
+        <span class="key lost">{`${lost ? count(lost) : "none"} missed or dropped ${period}`}</span>
       </figcaption>
     </figure>
   );

@@ -5,6 +5,7 @@ const paths: Record<string, ComponentChildren> = {
   rectangle: <rect x="2.5" y="4" width="11" height="8" />,
   ellipse: <ellipse cx="8" cy="8" rx="6" ry="4.2" />,
   polygon: <path d="M3 6 9 2.5l4.5 5L11 13l-7-1z" />,
+  freehand: <path d="M3.2 9.5c-1.4-3 1.2-6.6 4-6.3 2.2.2 2 1.8 3.8 2.4 2.6.8 3 3.6 1 5.2-1.6 1.3-2.6.4-4.2 1.4-1.8 1.2-3.8-.6-4.6-2.7z" />,
   line: <path d="M3 13 13 3" />,
   point: (
     <>
@@ -14,6 +15,7 @@ const paths: Record<string, ComponentChildren> = {
   ),
   pause: <path d="M5.5 3v10M10.5 3v10" stroke-width="2.2" />,
   play: <path d="m5 3 8 5-8 5z" fill="currentColor" />,
+  live: <path d="m3 3 7 5-7 5zM13 3v10" fill="currentColor" />,
   back: <path d="m10.5 3-6 5 6 5z" />,
   forward: <path d="m5.5 3 6 5-6 5z" />,
   camera: (
@@ -46,7 +48,7 @@ const paths: Record<string, ComponentChildren> = {
 export function Icon({ name }: { name: string }) {
   return (
     <svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false" fill="none" stroke="currentColor" stroke-width="1.3" stroke-linejoin="round" stroke-linecap="round">
-      {paths[name]}
+      {paths[name] ?? paths["polygon"]}
     </svg>
   );
 }

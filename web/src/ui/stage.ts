@@ -4,8 +4,9 @@ import { type Pane, Renderer } from "../image/renderer";
 import type { Window } from "../image/rule";
 import { nextLevel, type Rect, toImage, zoomAbout } from "../image/viewport";
 import type { ScopeView } from "../model/scope";
+import { keyOfRoi } from "../model/rois";
 import { plain, type StreamView } from "../model/stream";
-import { marksAt } from "../model/tables";
+import { marksAt, type TableView } from "../model/tables";
 import type { Frame } from "../net/frame";
 import { RoiTools } from "./tools";
 
@@ -26,6 +27,14 @@ export interface OverlayChoice {
   frames: number;
 }
 
+/** How long a frame took from the camera to the socket and to the canvas. */
+export interface Watched {
+  frameId: number;
+  drawnAtMs: number;
+  canvasMs: number;
+  socketMs: number;
+}
+
 const SLACK_CSS = 6;
 /** `--ground` of the style sheet. */
 const GROUND = [12, 15, 18] as const;
@@ -34,6 +43,8 @@ const GAP_CSS = 6;
 /** The images: what is drawn where, and what mouse and keys do there. */
 export class Stage {
   readonly layout = signal<Layout>("side");
+  /** Whether cameras side by side show the same part, where their images are alike. */
+  readonly linked = signal(true);
   readonly readout = signal<Readout | null>(null);
   readonly latencyMs = signal<number | null>(null);
   readonly shownHz = signal(0);
@@ -43,7 +54,7 @@ export class Stage {
   readonly tools: RoiTools;
   readonly failure = signal("");
   private renderer: Renderer | null = null;
-  private overlay: HTMLCanvasElement | null = null;
+  private vectors: HTMLCanvasElement | null = null;
   private box: HTMLElement | null = null;
   private asked = false;
   private ratio = 1;
@@ -55,58 +66,109 @@ export class Stage {
   private latencies: number[] = [];
   private drawTimes: number[] = [];
   private lastDrawn = new Map<string, Frame>();
+  /** When the first frame was drawn, by `performance.now()`. */
+  firstFrameMs: number | null = null;
+  /** For measurements: what is noted of each live frame that is drawn, and how many are wanted. */
+  watched: Watched[] = [];
+  watching = 0;
 
   setLayout(layout: Layout): void {
     this.layout.value = layout;
-    if (layout === "over") for (const stream of this.scope.shown.peek()) stream.contrast.tint();
+    for (const stream of layout === "over" ? this.scope.shown.peek() : this.scope.listed.peek()) stream.contrast.tint(layout === "over");
   }
 
   constructor(readonly scope: ScopeView) {
     this.tools = new RoiTools(scope);
     scope.redraw = () => this.request();
+    effect(() => {
+      const wanted = scope.hello.value?.display?.overlays ?? [];
+      const tables = scope.tables.value.filter(({ about }) => about.overlay && wanted.includes(about.name));
+      untracked(() => {
+        for (const table of tables) if (!this.overlays.value[table.about.name]) this.overlay(table, { on: true });
+      });
+    });
     let begun = false;
     effect(() => {
       const display = scope.hello.value?.display;
-      if (begun || !scope.hello.value) return;
+      if (begun || !scope.hello.value || (scope.viewer.value && !scope.streams.value.length)) return;
       begun = true;
       if (display?.source === "layer") untracked(() => this.setLayout("over"));
     });
+    // What changes where things are.
     effect(() => {
       void this.layout.value;
+      void this.linked.value;
       void scope.shown.value;
+      void scope.active.value;
+      this.arrange();
+    });
+    // What changes how they look.
+    effect(() => {
       void this.overlays.value;
       void this.showRois.value;
       void this.showScaleBar.value;
-      void scope.active.value;
       void scope.rois.selected.value;
+      void scope.layers.rois.value;
       for (const stream of scope.streams.value) {
         void stream.contrast.look.value;
         void stream.about.value;
       }
-      this.arrange();
+      this.request();
     });
+  }
+
+  choice(table: TableView): OverlayChoice {
+    return this.overlays.value[table.about.name] ?? { on: false, ids: true, tails: true, frames: 30 };
+  }
+
+  /** Change how a table is drawn over the images. */
+  overlay(table: TableView, part: Partial<OverlayChoice>): void {
+    const next = { ...this.choice(table), ...part };
+    this.overlays.value = { ...this.overlays.value, [table.about.name]: next };
+    table.use("overlay", next.on ? { rows: 20000, hz: 30 } : null);
   }
 
   /** Use these elements from now on. Returns what ends it. */
   attach(box: HTMLElement, image: HTMLCanvasElement, overlay: HTMLCanvasElement): () => void {
     this.box = box;
-    this.overlay = overlay;
+    this.vectors = overlay;
     try {
-      this.renderer = new Renderer(image, () => this.request(), GROUND);
+      this.renderer = new Renderer(image, (lost) => this.lost(lost), GROUND);
     } catch (error) {
       this.failure.value = error instanceof Error ? error.message : String(error);
     }
     const observer = new ResizeObserver(() => this.arrange());
     observer.observe(box);
-    overlay.addEventListener("wheel", this.onWheel, { passive: false });
-    overlay.addEventListener("pointerdown", this.onDown);
-    overlay.addEventListener("pointermove", this.onMove);
-    overlay.addEventListener("pointerup", this.onUp);
-    overlay.addEventListener("pointercancel", this.onUp);
-    overlay.addEventListener("pointerleave", this.onLeave);
-    overlay.addEventListener("dblclick", this.onDouble);
+    const over = new AbortController();
+    const { signal } = over;
+    this.watchSharpness(signal);
+    overlay.addEventListener("wheel", this.onWheel, { passive: false, signal });
+    overlay.addEventListener("pointerdown", this.onDown, { signal });
+    overlay.addEventListener("pointermove", this.onMove, { signal });
+    overlay.addEventListener("pointerup", this.onUp, { signal });
+    overlay.addEventListener("pointercancel", this.onUp, { signal });
+    overlay.addEventListener("pointerleave", this.onLeave, { signal });
+    overlay.addEventListener("dblclick", this.onDouble, { signal });
     this.arrange();
-    return () => observer.disconnect();
+    return () => {
+      observer.disconnect();
+      over.abort();
+    };
+  }
+
+  /** A window that comes to a screen with more or fewer device pixels keeps its size otherwise. */
+  private watchSharpness(over: AbortSignal): void {
+    const same = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    const changed = (): void => {
+      this.request();
+      this.watchSharpness(over);
+    };
+    same.addEventListener("change", changed, { once: true, signal: over });
+  }
+
+  private lost(lost: boolean): void {
+    this.failure.value = lost ? "The graphics card went away: the image is drawn again when it is back." : "";
+    this.request();
   }
 
   request(): void {
@@ -120,12 +182,12 @@ export class Stage {
 
   /** Lay the panes out anew. */
   arrange(): void {
-    const { box, overlay, renderer } = this;
-    if (!box || !overlay) return;
-    this.ratio = window.devicePixelRatio || 1;
+    const { box, vectors, renderer } = this;
+    if (!box || !vectors) return;
+    this.ratio = window.devicePixelRatio;
     const width = Math.max(1, Math.round(box.clientWidth * this.ratio));
     const height = Math.max(1, Math.round(box.clientHeight * this.ratio));
-    for (const canvas of [renderer?.canvas, overlay]) {
+    for (const canvas of [renderer?.canvas, vectors]) {
       if (canvas && (canvas.width !== width || canvas.height !== height)) Object.assign(canvas, { width, height });
     }
     const shown = this.scope.shown.peek();
@@ -133,7 +195,7 @@ export class Stage {
     const rects = grid(over ? 1 : shown.length, { width, height }, Math.round(GAP_CSS * this.ratio));
     this.panes = rects.map((rect, index) => ({ rect, streams: over ? shown : shown.slice(index, index + 1) }));
     for (const pane of this.panes) for (const stream of pane.streams) stream.setPane({ width: pane.rect.width, height: pane.rect.height });
-    if (over) this.unite(this.leader(shown));
+    this.unite(this.leader(shown));
     this.request();
   }
 
@@ -142,23 +204,34 @@ export class Stage {
     return active && streams.includes(active) ? active : (streams[0] ?? null);
   }
 
-  /** Images that lie over each other show the same part. */
+  /** Images that lie over each other show the same part; those beside each other if they are linked and alike. */
   private unite(leader: StreamView | null): void {
-    if (!leader || this.layout.peek() !== "over") return;
+    if (!leader) return;
+    const over = this.layout.peek() === "over";
     for (const each of this.scope.shown.peek()) {
+      if (each === leader || !(over || (this.linked.peek() && alike(each, leader)))) continue;
       const { x, y, zoom } = each.view.peek();
       const to = leader.view.peek();
-      if (each !== leader && (x !== to.x || y !== to.y || zoom !== to.zoom)) each.move(to);
+      if (x === to.x && y === to.y && zoom === to.zoom) continue;
+      if (leader.fitted.peek() && !over) each.fit();
+      else each.move(to);
     }
+  }
+
+  /** Whether there is anything that can be linked. */
+  get linkable(): boolean {
+    const shown = this.scope.shown.value;
+    return shown.some((each, index) => shown.slice(index + 1).some((other) => alike(each, other)));
   }
 
   draw(): void {
     const { renderer } = this;
     if (!renderer) return;
+    if (window.devicePixelRatio !== this.ratio) this.arrange();
     const panes: Pane[] = this.panes.map(({ rect, streams }) => ({
       rect,
       view: (this.leader(streams) ?? streams[0])!.view.peek(),
-      layers: streams.map((each) => each.name),
+      layers: streams.filter((each) => each.frame.peek()).map((each) => each.name),
     }));
     for (const { streams } of this.panes) {
       for (const stream of streams) {
@@ -168,6 +241,7 @@ export class Stage {
         renderer.setLook(stream.name, sentWindow(stream.contrast.window, frame), stream.contrast.look.peek().lut);
       }
     }
+    renderer.keep(new Set(this.scope.streams.peek().map(({ name }) => name)));
     renderer.draw(panes);
     this.drawOverlay();
     this.account();
@@ -181,11 +255,16 @@ export class Stage {
       stream.drawn();
       if (!frame || this.lastDrawn.get(stream.name) === frame) continue;
       this.lastDrawn.set(stream.name, frame);
+      this.firstFrameMs ??= now;
       if (stream !== this.scope.active.peek() || frame.fromHistory) continue;
       this.drawTimes.push(now);
       while (this.drawTimes.length && this.drawTimes[0]! < now - 2000) this.drawTimes.shift();
       const latency = this.scope.since(frame.monotonicNs);
-      if (latency !== null) this.latencies.push(latency);
+      if (latency === null) continue;
+      this.latencies.push(latency);
+      if (this.watched.length >= this.watching) continue;
+      const socketMs = Number(frame.sentNs - frame.monotonicNs) / 1e6;
+      this.watched.push({ frameId: frame.frameId, drawnAtMs: now, canvasMs: latency, socketMs });
     }
     if (this.latencies.length >= 15) {
       this.latencies.sort((a, b) => a - b);
@@ -196,10 +275,10 @@ export class Stage {
   }
 
   private drawOverlay(): void {
-    const context = this.overlay?.getContext("2d");
-    if (!context || !this.overlay) return;
-    context.clearRect(0, 0, this.overlay.width, this.overlay.height);
-    const many = this.scope.streams.peek().length > 1;
+    const context = this.vectors?.getContext("2d");
+    if (!context || !this.vectors) return;
+    context.clearRect(0, 0, this.vectors.width, this.vectors.height);
+    const many = this.scope.listed.peek().length > 1;
     for (const { rect, streams } of this.panes) {
       const leader = this.leader(streams);
       if (!leader) continue;
@@ -207,27 +286,34 @@ export class Stage {
       pen.begin();
       for (const stream of streams) {
         const frame = stream.frame.peek();
-        if (frame) this.drawTables(pen, stream, frame.frameId);
+        if (frame) this.drawTables(pen, stream, frame);
         if (this.showRois.peek()) {
           const selected = this.scope.rois.selected.peek();
           const draft = this.scope.rois.draft.peek();
           for (const placed of this.scope.rois.of(stream.name)) {
-            pen.roi(placed, placed.roi.id === selected && placed.roi.id !== "", placed === draft);
+            pen.roi(placed, keyOfRoi(placed) === selected, placed === draft);
           }
         }
       }
+      if (this.showRois.peek()) {
+        for (const roi of this.scope.layers.shown(streams)) pen.roi({ stream: leader.name, revision: 0, roi }, false, false);
+      }
       if (this.showScaleBar.peek() && leader.frame.peek()) pen.scaleBar(leader.about.peek().pixel_size_um);
-      if (many) pen.label(streams.map((each) => each.name).join(" + "));
+      if (many) pen.label(streams.map((each) => (each.frame.peek() ? each.title : `${each.title} (${this.scope.viewer.peek() ? "missing" : "none"})`)).join(" + "));
       pen.end();
     }
   }
 
-  private drawTables(pen: Pen, stream: StreamView, frameId: number): void {
+  private drawTables(pen: Pen, stream: StreamView, frame: Frame): void {
+    const { frameId } = frame;
+    const shown = { stream: stream.name, frameId, utcS: frame.utcMs / 1e3, rateHz: stream.about.peek().rate_hz || NaN };
+    const live = stream.when.peek() === "live";
     this.scope.tables.peek().forEach((table, number) => {
-      const choice = this.overlays.peek()[table.about.name];
-      const { overlay } = table.about;
-      if (!choice?.on || !overlay || (overlay.stream !== null && overlay.stream !== stream.name)) return;
-      pen.marks(marksAt(table, frameId, choice.tails ? choice.frames : 0), SERIES[number % SERIES.length]!, choice);
+      if (!table.used || (this.scope.streamOf(table.about) ?? stream.name) !== stream.name) return;
+      const choice = this.choice(table);
+      const tail = choice.tails ? choice.frames : 0;
+      const columns = live ? table.columns : table.columnsFor(shown, tail);
+      if (choice.on && table.about.overlay && columns) pen.marks(marksAt(table, frameId, tail, columns), SERIES[number % SERIES.length]!, choice);
     });
   }
 
@@ -239,7 +325,7 @@ export class Stage {
     this.reading = true;
     try {
       const value = await found.stream.valueAt(found.x, found.y);
-      this.readout.value = value && { x: Math.floor(found.x), y: Math.floor(found.y), stream: found.stream.name, text: value.text };
+      this.readout.value = value && { x: Math.floor(found.x), y: Math.floor(found.y), stream: found.stream.title, text: value.text };
     } catch (error) {
       this.readout.value = null;
       console.info("no value under the cursor:", error);
@@ -260,7 +346,7 @@ export class Stage {
   }
 
   private spot(event: MouseEvent): { x: number; y: number } {
-    const box = this.overlay!.getBoundingClientRect();
+    const box = this.vectors!.getBoundingClientRect();
     return { x: (event.clientX - box.left) * this.ratio, y: (event.clientY - box.top) * this.ratio };
   }
 
@@ -306,7 +392,7 @@ export class Stage {
     const spot = this.spot(event);
     const found = this.at(spot.x, spot.y);
     if (!found) return;
-    this.overlay!.setPointerCapture(event.pointerId);
+    this.vectors!.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, spot);
     this.scope.activeName.value = found.stream.name;
     if (this.pointers.size > 1) {
@@ -331,7 +417,10 @@ export class Stage {
       if (other) {
         const pane = this.panes.find((each) => each.streams.includes(stream))!.rect;
         const factor = Math.hypot(spot.x - other.x, spot.y - other.y) / Math.max(1, Math.hypot(before.x - other.x, before.y - other.y));
-        this.zoomTo(stream, view.zoom * factor, (spot.x + other.x) / 2 - pane.x, (spot.y + other.y) / 2 - pane.y);
+        // What was between the fingers stays between them.
+        const next = zoomAbout(view, pane, view.zoom * factor, (before.x + other.x) / 2 - pane.x, (before.y + other.y) / 2 - pane.y);
+        stream.move({ ...next, x: next.x - (spot.x - before.x) / 2 / next.zoom, y: next.y - (spot.y - before.y) / 2 / next.zoom });
+        this.unite(stream);
       } else {
         stream.move({ ...view, x: view.x - (spot.x - before.x) / view.zoom, y: view.y - (spot.y - before.y) / view.zoom });
         this.unite(stream);
@@ -371,13 +460,22 @@ export class Stage {
 
   /** What is seen, as a picture with its overlays. */
   async picture(): Promise<Blob> {
+    return this.painted().canvas.convertToBlob({ type: "image/png" });
+  }
+
+  /** The same as colours, RGBA row by row. */
+  colours(): ImageData {
+    const context = this.painted();
+    return context.getImageData(0, 0, context.canvas.width, context.canvas.height);
+  }
+
+  private painted(): OffscreenCanvasRenderingContext2D {
     this.draw();
     const image = this.renderer!.canvas;
-    const canvas = new OffscreenCanvas(image.width, image.height);
-    const context = canvas.getContext("2d")!;
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d")!;
     context.drawImage(image, 0, 0);
-    context.drawImage(this.overlay!, 0, 0);
-    return canvas.convertToBlob({ type: "image/png" });
+    context.drawImage(this.vectors!, 0, 0);
+    return context;
   }
 
   /** For scripts in the console and for tests: what one stream shows just now, pixel by pixel, without overlays. */
@@ -389,11 +487,32 @@ export class Stage {
     this.draw();
     const { lo, hi, gamma, lut } = stream.contrast.look.peek();
     const pixels = this.renderer.read(pane.rect);
-    let binary = "";
-    for (let at = 0; at < pixels.length; at += 32768) binary += String.fromCharCode(...pixels.subarray(at, at + 32768));
     const { data: _data, ...crop } = frame.plane;
-    return { frameId: frame.frameId, pane: pane.rect, view: stream.view.peek(), crop, lo, hi, gamma, lut, rgba: btoa(binary) };
+    return { frameId: frame.frameId, at: stream.seenAt, pane: pane.rect, view: stream.view.peek(), crop, lo, hi, gamma, lut, rgba: base64(pixels) };
   }
+
+  /** For the same: the pixels of a stream as they came, and the place that they are of; without them where none came. */
+  pixels(name: string): Record<string, unknown> | null {
+    const stream = this.scope.stream(name);
+    if (!stream) return null;
+    const frame = stream.frame.peek();
+    if (!frame) return { at: stream.seenAt };
+    const { data, ...crop } = frame.plane;
+    const sent = base64(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    return { at: stream.seenAt, crop, scale: frame.scale, offset: frame.offset, sent };
+  }
+}
+
+function base64(bytes: Uint8Array): string {
+  let binary = "";
+  for (let at = 0; at < bytes.length; at += 32768) binary += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  return btoa(binary);
+}
+
+/** Whether one pixel of two images is the same place: of equal shape and, as far as that is told, equal size of a pixel. */
+function alike(one: StreamView, other: StreamView): boolean {
+  const [a, b] = [one.about.value, other.about.value];
+  return a.shape[0] === b.shape[0] && a.shape[1] === b.shape[1] && a.pixel_size_um === b.pixel_size_um;
 }
 
 function sentWindow(window: Window, frame: Frame): Window {

@@ -1,21 +1,25 @@
 import { signal } from "@preact/signals";
-import { grown, handles, hits, moved, reshape } from "../model/rois";
+import { grown, handles, hits, keyOf, keyOfRoi, moved, reshape } from "../model/rois";
 import type { ScopeView } from "../model/scope";
 import type { StreamView } from "../model/stream";
 import type { Geometry, PlacedRoi, Vertex } from "../net/messages";
 
-export type Tool = "move" | "rectangle" | "ellipse" | "polygon" | "line" | "point";
+export type Tool = "move" | "rectangle" | "ellipse" | "polygon" | "freehand" | "line" | "point";
 
 export const TOOLS: readonly { tool: Tool; title: string; key: string }[] = [
   { tool: "move", title: "Pan and select", key: "v" },
   { tool: "rectangle", title: "Rectangle", key: "r" },
   { tool: "ellipse", title: "Ellipse", key: "e" },
   { tool: "polygon", title: "Polygon", key: "g" },
+  { tool: "freehand", title: "Freehand", key: "h" },
   { tool: "line", title: "Line", key: "l" },
   { tool: "point", title: "Point", key: "p" },
 ];
 
 const round = (value: number): number => Math.round(value * 100) / 100;
+
+/** Of a shape drawn by hand: a message stays far below what the server takes. */
+const MOST_VERTICES = 10_000;
 
 /** Corner coordinates to (y, x) at pixel centres. */
 const vertex = (x: number, y: number): Vertex => [round(y - 0.5), round(x - 0.5)];
@@ -24,7 +28,7 @@ const vertex = (x: number, y: number): Vertex => [round(y - 0.5), round(x - 0.5)
 export class RoiTools {
   readonly tool = signal<Tool>("move");
   private drag: { from: Vertex; geometry: Geometry; placed: PlacedRoi; handle: number | null } | null = null;
-  private drawing: { stream: string; from: { x: number; y: number } } | null = null;
+  private drawing: { stream: string; from: { x: number; y: number }; slack: number; path: Vertex[] } | null = null;
   private corners: Vertex[] = [];
 
   constructor(private readonly scope: ScopeView) {}
@@ -52,10 +56,10 @@ export class RoiTools {
     const at = vertex(x, y);
     if (this.tool.value === "move") {
       const own = rois.of(stream.name);
-      const selected = own.find((each) => each.roi.id === rois.selected.value);
+      const selected = own.find((each) => keyOfRoi(each) === rois.selected.value);
       const handle = selected ? handles(selected.roi.geometry).findIndex(([hy, hx]) => Math.hypot(hy - at[0], hx - at[1]) <= slack * 1.4) : -1;
       const hit = handle >= 0 ? selected : [...own].reverse().find((each) => hits(each.roi.geometry, at, slack));
-      rois.selected.value = hit?.roi.id ?? null;
+      rois.selected.value = hit ? keyOfRoi(hit) : null;
       this.scope.redraw();
       if (!hit || !this.scope.mayControl.value) return false;
       this.drag = { from: at, geometry: hit.roi.geometry, placed: hit, handle: handle >= 0 ? handle : null };
@@ -78,7 +82,7 @@ export class RoiTools {
       }
       return true;
     }
-    this.drawing = { stream: stream.name, from: { x, y } };
+    this.drawing = { stream: stream.name, from: { x, y }, slack, path: [at] };
     return true;
   }
 
@@ -139,6 +143,17 @@ export class RoiTools {
           [cy + half, cx - half],
         ],
       },
+      // By keyboard there is no hand: a diamond that can be moved.
+      freehand: {
+        type: "freehand",
+        vertices: [
+          [cy - half, cx],
+          [cy, cx + half],
+          [cy + half, cx],
+          [cy, cx - half],
+        ],
+        closed: true,
+      },
       line: { type: "line", start: [cy, cx - half], end: [cy, cx + half] },
       point: { type: "points", points: [center] },
     };
@@ -146,7 +161,7 @@ export class RoiTools {
   }
 
   nudge(dy: number, dx: number, grow: boolean): boolean {
-    const placed = this.scope.rois.all.value.get(this.scope.rois.selected.value ?? "");
+    const placed = this.scope.rois.chosen;
     if (!placed || !this.scope.mayControl.value) return false;
     const geometry = grow ? grown(placed.roi.geometry, dy, dx) : moved(placed.roi.geometry, dy, dx);
     void this.scope.putRoi({ ...placed, roi: { ...placed.roi, geometry } });
@@ -154,7 +169,7 @@ export class RoiTools {
   }
 
   selectNext(stream: StreamView, backwards: boolean): void {
-    const own = this.scope.rois.of(stream.name).map((each) => each.roi.id);
+    const own = this.scope.rois.of(stream.name).map(keyOfRoi);
     if (!own.length) return;
     const at = own.indexOf(this.scope.rois.selected.value ?? "");
     const next = at < 0 ? (backwards ? own.length - 1 : 0) : (at + (backwards ? own.length - 1 : 1)) % own.length;
@@ -163,8 +178,15 @@ export class RoiTools {
   }
 
   private drawn(x: number, y: number): Geometry | null {
-    const { from } = this.drawing!;
+    const { from, path, slack } = this.drawing!;
     const tool = this.tool.value;
+    if (tool === "freehand") {
+      const at = vertex(x, y);
+      const last = path[path.length - 1]!;
+      // A vertex for each few pixels of the screen: what the hand did between them nobody can see.
+      if (path.length < MOST_VERTICES && Math.hypot(at[0] - last[0], at[1] - last[1]) >= slack / 3) path.push(at);
+      return path.length < 3 ? null : { type: "freehand", vertices: [...path], closed: true };
+    }
     if (tool === "line") {
       if (Math.hypot(x - from.x, y - from.y) < 0.5) return null;
       return { type: "line", start: vertex(from.x, from.y), end: vertex(x, y) };
@@ -184,8 +206,8 @@ export class RoiTools {
 
   private async finish(stream: string, geometry: Geometry): Promise<void> {
     this.tool.value = "move";
-    const id = await this.scope.putRoi({ stream, revision: 0, roi: { id: "", geometry } });
-    if (id) this.scope.rois.selected.value = id;
+    const id = await this.scope.putRoi({ stream, revision: 0, roi: { id: "", name: this.scope.rois.newName(), geometry } });
+    if (id) this.scope.rois.selected.value = keyOf(stream, id);
     this.scope.redraw();
   }
 }

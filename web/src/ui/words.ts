@@ -42,3 +42,8 @@ export function short(value: number): string {
   if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
   return String(Number(value.toPrecision(4)));
 }
+
+/** What a shell reads as one word. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
+}

@@ -36,6 +36,7 @@ from mutoscope.model.roi import (
     Simple,
     Stroke,
     Vertex,
+    cos_sin,
 )
 from mutoscope.model.roi_convert._areas import unique, vertices
 from mutoscope.model.roi_convert.raster import mask_of, outlines
@@ -164,7 +165,7 @@ def _attributes(**values: float) -> str:
 
 
 def _rotation(angle_deg: float, y: float, x: float) -> str:
-    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    cos, sin = cos_sin(angle_deg)
     matrix = {"A00": cos, "A10": sin, "A01": -sin, "A11": cos, "A02": x - cos * x + sin * y, "A12": y - sin * x - cos * y}
     return f"<Transform{_attributes(**matrix)}/>"
 

@@ -27,6 +27,7 @@ from mutoscope.model.roi import (
     Polyline,
     Rectangle,
     Simple,
+    cos_sin,
 )
 
 __all__ = ["area_px", "covered", "mask_of", "outlines"]
@@ -95,9 +96,9 @@ def outlines(geometry: Geometry) -> list[NDArray[np.float64]]:
     if isinstance(geometry, Ellipse):
         around = np.arange(_SEGMENTS) * (2 * np.pi / _SEGMENTS)
         dy, dx = geometry.height / 2 * np.sin(around), geometry.width / 2 * np.cos(around)
-        turn = math.radians(geometry.angle_deg)
-        y = geometry.center[0] + dx * math.sin(turn) + dy * math.cos(turn)
-        x = geometry.center[1] + dx * math.cos(turn) - dy * math.sin(turn)
+        cos, sin = cos_sin(geometry.angle_deg)
+        y = geometry.center[0] + dx * sin + dy * cos
+        x = geometry.center[1] + dx * cos - dy * sin
         return [np.stack([y, x], axis=1)]
     return []
 
@@ -177,7 +178,7 @@ def _in_ellipse(ellipse: Ellipse, origin: tuple[int, int], shape: tuple[int, int
     y = np.arange(y0, y1, dtype=np.float64)[:, None] + (origin[0] - ellipse.center[0])
     x = np.arange(x0, x1, dtype=np.float64)[None, :] + (origin[1] - ellipse.center[1])
     if ellipse.angle_deg:
-        cos, sin = math.cos(math.radians(ellipse.angle_deg)), math.sin(math.radians(ellipse.angle_deg))
+        cos, sin = cos_sin(ellipse.angle_deg)
         y, x = y * cos - x * sin, y * sin + x * cos
     half_y, half_x = ellipse.height / 2, ellipse.width / 2
     whole[y0:y1, x0:x1] = x * x / (half_x * half_x) + y * y / (half_y * half_y) <= 1.0

@@ -11,7 +11,8 @@ import msgspec
 
 from mutoscope.model.errors import ConfigError
 from mutoscope.storage import _layout
-from mutoscope.storage.converting import _grid, _streams
+from mutoscope.storage._names import image_choice
+from mutoscope.storage.converting import _grid, _plates, _streams
 from mutoscope.storage.converting._sources import Frames, Source, open_source
 from mutoscope.storage.ome_tiff import SUFFIXES
 
@@ -91,15 +92,17 @@ def convert(
 
     Frames that run over time, and all recordings of Mutoscope, become a stream (t, y, x) with their ids, times and places.
     Stacks of other programs, with channels, depth or positions, become in OME-Zarr an image (t, c, z, y, x), one for each
-    position; in OME-TIFF their planes are placed. Memory stays that of a few frames.
+    position; in OME-TIFF their planes are placed. Memory stays that of a few frames. The copy of a whole plate that was
+    killed, or had no room, is gone on with by the next call: planes that are there are compared, not copied again.
 
     Parameters
     ----------
     source : path
-        A stream of Mutoscope in either form; a TIFF of one or many pages, OME-TIFF, a folder of TIFF or PNG, OME-Zarr,
-        NDTiff (with ``ndstorage``), what bioio reads (where it is installed).
+        A stream of Mutoscope in either form; a TIFF of one or many pages, OME-TIFF, a folder of TIFF or PNG, OME-Zarr, also
+        plates, NDTiff (with ``ndstorage``), what bioio reads (where it is installed).
     target : path
-        ``….ome.zarr`` (or ``.zarr``) or ``….ome.tiff``.
+        ``….ome.zarr`` (or ``.zarr``) or ``….ome.tiff``; of a whole plate ``….ome.zarr``, or a folder that gets an OME-TIFF for
+        each field.
     image : str, optional
         Which camera, field, image or scene, if there are several. All cameras of a recording fit into one OME-Zarr.
     compression : str, optional
@@ -139,8 +142,11 @@ def convert(
     """
     began = time.perf_counter()
     place = Path(target)
+    if image is None and (fields := _plates.fields_of(Path(source))):
+        whole = _plates.PlateSource(Path(source), fields, _layout.check_compression(compression if _is_zarr(place) else None))
+        return _convert_plate(whole, place, compression, ome_zarr_version, overwrite, progress, began)
     tiff = place.name.lower().endswith(SUFFIXES)
-    if not tiff and place.suffix != ".zarr":
+    if not tiff and not _is_zarr(place):
         raise ConfigError(f"{place}: end the name in .ome.zarr or .ome.tiff, the two that are converted into")
     if tiff and ome_zarr_version is not None:
         raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
@@ -148,7 +154,7 @@ def convert(
     if os.path.realpath(source) == os.path.realpath(target):
         raise ConfigError(f"{place}: is what is to be converted; choose another name")
     with open_source(source, image) as opened:
-        done = _Counter(opened, progress)
+        done = _Counter(sum(frames.count for frames in opened.frames), progress)
         if tiff:
             sizes = opened.one().sizes
             kind, axes = "OME-TIFF", "tczyx" if max(sizes.get("c", 1), sizes.get("z", 1)) > 1 else "tyx"
@@ -175,11 +181,62 @@ def convert(
         )
 
 
+def _is_zarr(place: Path) -> bool:
+    return place.suffix == ".zarr"
+
+
+def _convert_plate(
+    source: _plates.PlateSource,
+    place: Path,
+    compression: str | None,
+    version: str | None,
+    overwrite: bool,
+    progress: Progress | None,
+    began: float,
+) -> ConvertReport:
+    """Copy a whole plate."""
+    first = source.fields[0].path
+    if place.name.lower().endswith(SUFFIXES):
+        choice = image_choice(first)
+        raise ConfigError(f"{source.path}: it is a plate, choose a field with image= {choice}, or name a folder for all fields")
+    if _layout.check_version(version or _layout.VERSIONS[0]) != _layout.VERSIONS[0]:
+        raise ConfigError(
+            f"{place}: plates are written in OME-Zarr {_layout.VERSIONS[0]}; single fields (image=) in others, too"
+        )
+    real = Path(os.path.realpath(place))
+    if real == source.path.resolve() or source.path.resolve() in real.parents:
+        raise ConfigError(f"{place}: lies in what is to be converted; choose another name")
+    done = _Counter(source.count(stored=_is_zarr(place)), progress)
+    if _is_zarr(place):
+        images = _plates.write_plate(place, source, _layout.check_compression(compression), overwrite, done)
+    else:
+        if overwrite:
+            raise ConfigError(f"{place}: a folder of OME-TIFF is never replaced; delete it, or choose another name")
+        if version is not None:
+            raise ConfigError("an OME-TIFF has no version of OME-Zarr: leave ome_zarr_version out")
+        images = _plates.write_fields(place, source, compression, done)
+    missing = [] if _is_zarr(place) else source.told_missing()
+    return ConvertReport(
+        source=str(source.path),
+        target=str(place),
+        source_kind=source.kind,
+        target_kind=f"OME-Zarr {_layout.VERSIONS[0]} plate" if _is_zarr(place) else "folder of OME-TIFF",
+        frames=done.total,
+        images=tuple(images),
+        axes="tczyx",
+        gaps=(),
+        kept=("places of all planes", *source.copied) if _is_zarr(place) else ("places of all planes",),
+        not_kept=(*source.lost, *missing),
+        bytes=done.bytes,
+        seconds=time.perf_counter() - began,
+    )
+
+
 class _Counter:
     """Counts frames, and reports them."""
 
-    def __init__(self, source: Source, progress: Progress | None) -> None:
-        self.total = sum(frames.count for frames in source.frames)
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total = total
         self.done = self.bytes = 0
         self._progress = progress
 

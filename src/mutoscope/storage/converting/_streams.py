@@ -115,11 +115,22 @@ def _check_free(names: Names) -> None:
 
 
 def _is_left_over(names: Names) -> bool:
+    return _left_over(names) is not None
+
+
+def _left_over(names: Names) -> Sidecar | None:
+    """Return the sidecar of a conversion that was killed while it put its files in place."""
     try:
         found = Sidecar.read(names)
     except DatasetError:
-        return False
-    return found is not None and found.own.get("state") == _PLACING
+        return None
+    return found if found is not None and found.own.get("state") == _PLACING else None
+
+
+def _set_aside_then(names: Names, left: Sidecar) -> Path | None:
+    """Return what the killed conversion was to replace, if it is still there."""
+    replaces = left.own.get("replaces")
+    return next((path for path in _replace.left_over(names) if path.name == replaces), None)
 
 
 def _place(inner: Names, names: Names, overwrite: bool) -> list[str]:
@@ -130,13 +141,14 @@ def _place(inner: Names, names: Names, overwrite: bool) -> list[str]:
     try:
         if not overwrite:
             _check_free(names)
-        _replace.check_replaceable(names)
         kept = None
-        if _is_left_over(names):
+        if (left := _left_over(names)) is not None:
+            _replace.check_replaceable(names)
+            kept = _set_aside_then(names, left)
             _replace.delete(names.path)
         elif names.present() or os.path.lexists(names.sidecar):
             kept = _replace.set_aside(names)
-        Sidecar({**whole.own, "state": _PLACING}).write(names)
+        Sidecar({**whole.own, "state": _PLACING, "replaces": kept.name if kept is not None else None}).write(names)
         kill_point("storage.convert.marked")
         placed = []
         for position, path in sorted(inner.present().items(), reverse=True):

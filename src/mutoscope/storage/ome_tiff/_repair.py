@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import DatasetError, DatasetNotFoundError
 from mutoscope.storage import _files
+from mutoscope.storage._runs import Runs
 from mutoscope.storage.ome_tiff import _description, _layout, _replace
 from mutoscope.storage.ome_tiff._dataset import Names, Sidecar, change_sidecar
 from mutoscope.storage.ome_tiff._layout import Page
 from mutoscope.storage.ome_tiff._pagefile import DamagedPageError, PageFile, open_regular
 
-__all__ = ["FileState", "place_planes", "repair", "show_live_description"]
+__all__ = ["FileState", "Pixels", "place_planes", "repair", "show_live_description"]
+
+Pixels = Literal["none", "plain", "all"]
+_AT_ONCE = 1024  # pages that wait to be looked at
 
 
 @dataclass
@@ -58,13 +65,13 @@ class FileState:
     actions: list[str] = field(default_factory=list)
 
 
-def repair(names: Names, *, look_at_pixels: bool = False) -> tuple[list[FileState], list[str]]:
+def repair(names: Names, *, look_at_pixels: Pixels = "none") -> tuple[list[FileState], list[str]]:
     """Put all files of a data set right; the caller holds its lock. Doing it again changes nothing.
 
     Parameters
     ----------
-    look_at_pixels : bool
-        Also read all pixels, to name the frames that are not whole.
+    look_at_pixels : "none", "plain" or "all"
+        Which pixels are read too, to name the frames that are not whole: none, those that are not compressed, or all.
     """
     actions = [f"removed {part}" for part in names.remove_parts()]
     present = names.present()
@@ -106,7 +113,7 @@ def _restored_sidecar(names: Names, path: Path) -> Sidecar:
     return sidecar
 
 
-def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_pixels: bool) -> FileState:
+def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_pixels: Pixels) -> FileState:
     file = PageFile(fd, path, sidecar.dataset)
     damage = ""
     actions: list[str] = []
@@ -156,23 +163,27 @@ def _repair_file(fd: int, position: int, path: Path, sidecar: Sidecar, look_at_p
     if size > end:
         os.ftruncate(fd, end)
         actions.append(f"cut {size - end} bytes behind the last frame")
-    doubtful = _doubtful(file) if look_at_pixels else []
+    looked = look_at_pixels == "all" or (look_at_pixels == "plain" and file.geometry.compression == "none")
+    doubtful = _doubtful(file) if looked else []
     return FileState(position, path, count, last, end, last.record.frame_id, placed, doubtful, actions)
 
 
 def _doubtful(file: PageFile) -> list[tuple[int, int]]:
     from mutoscope.storage.ome_tiff.reader import read_pixels
 
-    runs: list[tuple[int, int]] = []
-    for page in file.walk():
+    def is_whole(page: Page) -> bool:
         try:
             read_pixels(file, page)
         except DatasetError:
-            frame_id = page.record.frame_id
-            if runs and sum(runs[-1]) == frame_id:
-                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-            else:
-                runs.append((frame_id, 1))
+            return False
+        return True
+
+    runs, pages = Runs(), file.walk()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "mutoscope-recover") as pool:
+        while some := list(itertools.islice(pages, _AT_ONCE)):
+            for page, whole in zip(some, pool.map(is_whole, some), strict=True):
+                if not whole:
+                    runs.add(page.record.frame_id)
     return runs
 
 

@@ -40,8 +40,11 @@ def check_replaceable(names: Names) -> None:
 def set_aside(names: Names) -> Path:
     """Give the files of a data set a visible name beside their own (``run.replaced.ome.tiff``), the sidecar last; return it.
 
-    A kill in between leaves images there without their sidecar, by which `undo_unfinished` knows them.
+    A kill in between leaves images there without their sidecar, by which `undo_unfinished` knows them. The caller holds the
+    lock. ConfigError, as of `check_replaceable`, before anything is moved.
     """
+    check_replaceable(names)
+    undo_unfinished(names)
     kept = _free(names)
     for position, path in reversed(names.present().items()):
         os.rename(path, kept.position(position))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.model.errors import ClosedError, DatasetError, DatasetNotFoundError
-from mutoscope.storage._image_reader import Part
+from mutoscope.model.errors import ClosedError, ConfigError, DatasetError, DatasetNotFoundError
+from mutoscope.storage._level_reader import Part
 from mutoscope.storage.ome_tiff import _codec, _layout
 from mutoscope.storage.ome_tiff._dataset import Names, Sidecar
 from mutoscope.storage.ome_tiff._layout import Geometry, Page
@@ -199,9 +199,24 @@ class OmeTiffReader(FrameStreamReader):
 
     # ------------------------------------------------------------------ pixels
 
-    def _read(self, number: int, part: Part = None) -> NDArray[Any]:
+    @property
+    def levels(self) -> int:
+        """1: an OME-TIFF has no pyramid."""
+        return 1
+
+    def levels_of(self, number: int) -> int:
+        """Return 1: an OME-TIFF has no pyramid."""
+        return 1
+
+    def shape_of(self, number: int, level: int = 0) -> tuple[int, int]:
+        """Return (y, x) of a frame."""
+        return self.shape
+
+    def _read(self, number: int, part: Part = None, level: int = 0) -> NDArray[Any]:
         if self._closed:
             raise ClosedError(f"{self.path}: this reader is closed")
+        if level != 0:
+            raise ConfigError(f"{self.path}: is stored in one size, so there is no level {level}")
         position, page = self._at(number)
         whole = read_pixels(self._use(position).file, page)
         return whole if part is None else whole[part].copy()

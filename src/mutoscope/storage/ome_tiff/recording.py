@@ -20,7 +20,7 @@ from mutoscope.storage.ome_tiff._dataset import Lock, Names, Sidecar, change_sid
 from mutoscope.storage.ome_tiff._layout import Geometry
 from mutoscope.storage.ome_tiff._repair import FileState, repair
 from mutoscope.storage.ome_tiff.writer import OmeTiffWriter
-from mutoscope.storage.recording import CameraLayout, Recording
+from mutoscope.storage.recording import CameraLayout, Recording, check_choice
 from mutoscope.storage.writer import _MAX_ID, Durability, check_durability
 
 __all__ = ["TiffRecording", "check_tiff_layout", "check_tiff_place", "create_tiff_recording", "go_on", "open_tiff_writer"]
@@ -79,6 +79,7 @@ def check_tiff_layout(layout: CameraLayout) -> Geometry:
 
 def check_tiff_place(path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False) -> None:
     """Raise what `create_tiff_recording` would raise of what stands at a path; nothing is changed."""
+    check_choice(overwrite, resume)
     names = Names(path)
     if not names.folder.is_dir() or not _taken(names):
         return
@@ -101,6 +102,7 @@ def create_tiff_recording(
     keep_replaced: bool = False,
 ) -> TiffRecording:
     """Make the data set that one camera will be recorded into, as `create_recording` does."""
+    check_choice(overwrite, resume)
     names = Names(path)
     if len(cameras) != 1:
         raise ConfigError(f"{names.path.name}: an OME-TIFF holds one camera, not {len(cameras)}: record into OME-Zarr")
@@ -173,6 +175,7 @@ def open_tiff_writer(
     first frame: a TIFF without pages is not valid.
     """
     check_durability(durability)
+    check_choice(overwrite, resume)
     layout = CameraLayout(shape, dtype, pixel_size_um, rate_hz, compression=compression)
     geometry, sidecar, extra = _prepared(name, layout, attributes or {})
     names = Names(path)
@@ -233,8 +236,6 @@ def _begin(
     keep_replaced: bool,
 ) -> tuple[list[FileState], Path | None]:
     """Make the sidecar, or take up what is there; the caller holds the lock. Also tells where what was replaced is kept."""
-    if overwrite and resume:
-        raise ConfigError("choose either overwrite or resume")
     names.remove_parts()
     taken = _taken(names)
     if taken and not overwrite and not resume:
@@ -242,8 +243,6 @@ def _begin(
     if not taken or overwrite:
         kept = None
         if taken:
-            _replace.check_replaceable(names)
-            _replace.undo_unfinished(names)
             kept = _replace.set_aside(names)
         try:
             sidecar.write(names)

@@ -16,7 +16,7 @@ from mutoscope.storage.ome_tiff._repair import place_planes, repair, set_state
 __all__ = ["open_streams", "recover_tiff", "write_tiff_attributes"]
 
 
-def recover_tiff(path: str | os.PathLike[str]) -> RecoverReport:
+def recover_tiff(path: str | os.PathLike[str], decode: bool = True) -> RecoverReport:
     """Put an OME-TIFF stream right, as `mutoscope.storage.recover` says."""
     names = Names(path)
     if not os.path.lexists(names.sidecar) and not (names.folder.is_dir() and names.present()):
@@ -24,7 +24,7 @@ def recover_tiff(path: str | os.PathLike[str]) -> RecoverReport:
     left_over = names.lock.exists()
     lock = Lock(names)
     try:
-        states, actions = repair(names, look_at_pixels=True)
+        states, actions = repair(names, look_at_pixels="all" if decode else "plain")
         sidecar = Sidecar.read(names)
         assert sidecar is not None
         for state in states:

@@ -204,26 +204,25 @@ class OmeTiffWriter(FrameStreamWriter):
         self._latency.add(time.perf_counter_ns() - began)
         return Receipt(number, frame_id, syncer)
 
-    def _write_pixels(self, fd: int, array: NDArray[Any], offset: int) -> tuple[tuple[int, ...], int]:
-        """Write the strips; return how many bytes each has, and the mark."""
+    def _encoded(self, array: NDArray[Any]) -> tuple[Any, tuple[int, ...], int]:
+        """Return the pixels as they are stored, how many bytes each strip has, and the mark."""
         if self._encoder is None:
-            pixels: Any = array
-            if os.pwrite(fd, pixels, offset) != self._frame_bytes:
-                _files.write_all(fd, pixels, offset)
-            return (self._frame_bytes,), _layout.mark_of(array)  # after the write, which left some of them in the cache
+            return array, (self._frame_bytes,), _layout.mark_of(array)
         strips, mark = self._encoder(array)
-        counts = tuple(map(len, strips))
-        _files.write_all(fd, b"".join(strips), offset)
-        return counts, mark
+        return b"".join(strips), tuple(map(len, strips)), mark
 
     def _add(self, file: _Open, position: int, meta: FrameMeta, array: NDArray[Any]) -> None:
         fd = self._opened(position, file)
         place = self._pages.place(file.record_at, file.end)
+        data, counts, mark = self._encoded(array)
+        slot = self._pages.build(
+            place, file.ordinal, meta, counts, mark
+        )  # raises for what cannot be stored: nothing is written
         try:
-            counts, mark = self._write_pixels(fd, array, place.pixels_at)
+            _files.write_all(fd, data, place.pixels_at)
             kill_point("tiff.append.pixels_written")
-            _files.write_all(fd, self._pages.build(place, file.ordinal, meta, counts, mark), place.record_at)
-        except (OSError, struct.error):
+            _files.write_all(fd, slot, place.record_at)
+        except OSError:
             os.ftruncate(fd, file.end)  # gives the room back
             raise
         kill_point("tiff.append.page_written")
@@ -274,11 +273,12 @@ class OmeTiffWriter(FrameStreamWriter):
         text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
         place = self._pages.place(None, _layout.DESCRIPTION_AT + len(text))
         ifd = place.record_at + _layout.RECORD.size
+        data, counts, mark = self._encoded(array)
+        slot = self._pages.build(place, 0, meta, counts, mark, (len(text), _layout.DESCRIPTION_AT))
         part = self._names.part()
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            counts, mark = self._write_pixels(fd, array, place.pixels_at)
-            slot = self._pages.build(place, 0, meta, counts, mark, (len(text), _layout.DESCRIPTION_AT))
+            _files.write_all(fd, data, place.pixels_at)
             _files.write_all(fd, slot, place.record_at)
             _files.write_all(fd, _layout.HEADER + ifd.to_bytes(8, "little") + text, 0)
             kill_point("tiff.create.written")

@@ -10,6 +10,7 @@ from mutoscope.storage.plate.backend import PlateBackend
 from mutoscope.storage.plate.description import PlateChannel, PlateDescription, Position
 from mutoscope.storage.plate.importing import ImportReport, SkippedFile, import_plate
 from mutoscope.storage.plate.info import plate_info, plate_lines
+from mutoscope.storage.plate.reader import PlateReader
 from mutoscope.storage.plate.repair import PlateRepair, repair_plate
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PlateBackend",
     "PlateChannel",
     "PlateDescription",
+    "PlateReader",
     "PlateRepair",
     "Position",
     "SkippedFile",

@@ -31,6 +31,8 @@ def check_possible(spec: PlateImageSpec) -> None:
 
 def encode(spec: PlateImageSpec, plane: NDArray[Any]) -> Any:
     """Return the bytes of a contiguous little-endian plane as they are stored."""
+    if spec.compression == "none":
+        return plane
     return _codec.encoder(_as_level(spec, (plane.shape[0], plane.shape[1])))(plane)
 
 

@@ -129,7 +129,7 @@ def parse_level(document: dict[str, Any], levels: int, where: str) -> tuple[Plat
         t, c, z, height, width = document["shape"]
         extent = (t, c, z)
         codecs = document["codecs"]
-        spec = PlateImageSpec((height, width), document["data_type"], levels, _compression_of(codecs))
+        spec = PlateImageSpec((height, width), document["data_type"], levels, _layout.codecs_compression(codecs))
         sane = (
             all(type(value) is int and 1 <= value < 1 << 40 for value in document["shape"])
             and spec.dtype in _layout.DTYPES
@@ -145,11 +145,7 @@ def parse_level(document: dict[str, Any], levels: int, where: str) -> tuple[Plat
 
 
 def _compressors(spec: PlateImageSpec) -> list[dict[str, Any]]:
-    return _layout._compressors(_layout.Level(spec.shape, spec.dtype, 1, spec.shape[0], spec.compression))
-
-
-def _compression_of(codecs: list[Any]) -> str:
-    return "none" if len(codecs) == 1 else _layout._COMPRESSION_OF[codecs[1]["name"]]
+    return _layout.compressors(_layout.Level(spec.shape, spec.dtype, 1, spec.shape[0], spec.compression))
 
 
 def check_extent(extent: tuple[int, int, int]) -> None:

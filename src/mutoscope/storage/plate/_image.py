@@ -5,9 +5,9 @@ A plane is written under a lock on its own byte of ``planes/state``, beside its 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import re
 import shutil
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mutoscope.model._faults import kill_point
 from mutoscope.model.errors import ConfigError, DatasetError, DatasetExistsError
 from mutoscope.storage import _files, _layout
+from mutoscope.storage._folder import _rename_new
 from mutoscope.storage._half import half
 from mutoscope.storage.plate import _chunk, _documents
 from mutoscope.storage.plate._documents import MISSING, REPLACING, STORED, PlateImageSpec
@@ -34,7 +35,6 @@ __all__ = ["PlateImage", "remove_parts"]
 
 Tcz = tuple[int, int, int]
 
-_serial = itertools.count()
 _PART = re.compile(r"\.([0-9]+)-[0-9]+" + re.escape(_files.PART))
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _FLOCK = struct.Struct("hhqqi4x")
@@ -63,6 +63,7 @@ class PlateImage:
         self.root = root
         self.key = key
         self.path = root / key.path
+        self._text = str(self.path)
         self.spec, self.extent = self._read_spec()  # which sees that the image lies in the plate
         self._real = os.path.realpath(self.path)
         self._inside = os.path.join(os.path.realpath(root), "")
@@ -141,12 +142,10 @@ class PlateImage:
             If another one holds it.
         """
         relative, offset = _state_file(at)
-        path = self.path / relative
+        path = f"{self._text}/{relative}"
         with _files.translated(path):
-            fd = _open_or_make(path)
+            fd = self._open_record(path, _STATE_BYTES)
             try:
-                if os.fstat(fd).st_size < _STATE_BYTES:
-                    os.posix_fallocate(fd, 0, _STATE_BYTES)  # never shrinks, so it may be done by several
                 _lock_byte(fd, offset, f"{self.root}: {name!r} is being written by another writer at this moment")
                 try:
                     yield Claim(fd, offset)
@@ -199,14 +198,34 @@ class PlateImage:
 
     def _write_name(self, at: Tcz, name: str) -> None:
         relative, offset = _name_file(at)
-        path = self.path / relative
-        fd = _open_or_make(path)
+        path = f"{self._text}/{relative}"
+        fd = self._open_record(path, _NAME_CHUNK_BYTES)
         try:
-            if os.fstat(fd).st_size < _NAME_CHUNK_BYTES:
-                os.ftruncate(fd, _NAME_CHUNK_BYTES)
             _files.write_all(fd, name.encode("utf-8").ljust(_documents.NAME_BYTES, b"\0"), offset)
         finally:
             os.close(fd)
+
+    def _open_record(self, path: str, size: int) -> int:
+        """Open a file of the record for writing; made at its full size, so that no reader ever meets a shorter one."""
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError:
+            part = self.path / "0" / _files.part_name()
+            made = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                os.ftruncate(made, size)
+                kill_point("storage.plate.record_made")
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # another writer was quicker
+                    _rename_new(str(part), path, made, made)  # absolute, so from no folder
+            finally:
+                os.close(made)
+                part.unlink(missing_ok=True)
+            fd = os.open(path, flags)
+        if os.fstat(fd).st_size < size:  # of a version that could be killed before
+            os.posix_fallocate(fd, 0, size)  # never shrinks, so it may be done by several
+        return fd
 
     def _open(self, relative: str) -> int:
         """Open a file of the image for reading; -1 if there is none, DatasetError if it is no file or outside of the plate."""
@@ -264,37 +283,36 @@ class PlateImage:
                 held = self.name(at)
                 also = "" if held == name else f" (as {held!r})"
                 raise DatasetExistsError(f"{self.root}: {name!r} is there already{also}; say overwrite=True to replace it")
-            parts: list[tuple[Path, Path]] = []
+            parts: list[tuple[str, str]] = []
             with _files.translated(self.root):
                 try:
                     for level in range(self.spec.levels):
                         if level:
                             plane = half(plane)
-                        parts.append((self._part(plane), self.chunk_path(level, at)))
+                        parts.append((self._part(plane), f"{self._text}/{_chunk_file(level, at)}"))
                     kill_point("storage.plate.parts_written")
                     if before != MISSING:
                         claim.state = REPLACING
                     for part, target in parts:
-                        if before == MISSING:
-                            _make_folders(target.parent)
-                        _place(part, target)
+                        _place(part, target, new=before == MISSING)
                         kill_point("storage.plate.level_placed")
                     self._write_name(at, name)
                     kill_point("storage.plate.name_written")
                     claim.state = STORED
                 except BaseException:
                     for part, _ in parts:
-                        part.unlink(missing_ok=True)
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(part)
                     raise
             kill_point("storage.plate.state_written")
 
-    def _part(self, plane: NDArray[Any]) -> Path:
-        path = self.path / "0" / f".{os.getpid()}-{next(_serial)}{_files.PART}"
+    def _part(self, plane: NDArray[Any]) -> str:
+        path = f"{self._text}/0/{_files.part_name()}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             _files.write_all(fd, _chunk.encode(self.spec, plane), 0)
         except BaseException:
-            path.unlink(missing_ok=True)
+            os.unlink(path)
             raise
         finally:
             os.close(fd)
@@ -337,7 +355,7 @@ class PlateImage:
             plane = np.ascontiguousarray(self.read(at), dtype=self.spec.numpy_dtype)
             for level in range(1, self.spec.levels):
                 plane = half(plane)
-                _place(self._part(plane), self.chunk_path(level, at))
+                _place(self._part(plane), f"{self._text}/{_chunk_file(level, at)}", new=False)
             claim.state = STORED
 
 
@@ -424,35 +442,29 @@ def _unlock_byte(fd: int, offset: int) -> None:
             raise
 
 
-def _place(part: Path, target: Path) -> None:
+def _place(part: str, target: str, *, new: bool) -> None:
+    if new:
+        _make_folders(os.path.dirname(target))
     try:
         os.replace(part, target)
     except FileNotFoundError:
-        _make_folders(target.parent)
+        _make_folders(os.path.dirname(target))
         os.replace(part, target)
 
 
-def _make_folders(folder: Path) -> None:
+def _make_folders(folder: str) -> None:
     """Make a folder and those above it; most often only the last two are missing."""
+    above = os.path.dirname(folder)
     try:
-        os.mkdir(folder.parent)
+        os.mkdir(above)
     except FileExistsError:
         pass
     except FileNotFoundError:
-        os.makedirs(folder.parent, exist_ok=True)
+        os.makedirs(above, exist_ok=True)
     try:
         os.mkdir(folder)
     except FileExistsError:
         pass
-
-
-def _open_or_make(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(path.parent, exist_ok=True)
-        return os.open(path, flags, 0o666)
 
 
 def _covers(extent: Tcz, wanted: Tcz) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -84,6 +85,11 @@ def read_well_path(path: object) -> WellName | None:
     return well if well_path(well) == path else None
 
 
+@lru_cache(maxsize=4096)
+def _well(text: str) -> WellName:
+    return WellName.parse(text)
+
+
 def place_of(said: Components, channel: int, geometry: PlateGeometry | None) -> Place:
     """Return the place of a plane.
 
@@ -108,7 +114,7 @@ def place_of(said: Components, channel: int, geometry: PlateGeometry | None) -> 
     if said.well is None:
         how = "only its number: say the plate's size (wells=96)" if said.well_number is not None else "none"
         raise ConfigError(f"a plane of a plate needs a well, and this name says {how}")
-    well = WellName.parse(said.well)
+    well = _well(said.well)
     if geometry is not None and well not in geometry:
         raise ConfigError(f"well {well} is outside of a plate of {geometry.rows} rows and {geometry.columns} columns")
     index = said.indices()

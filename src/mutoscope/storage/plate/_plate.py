@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +22,6 @@ from mutoscope.storage.plate._places import ImageKey
 from mutoscope.storage.plate.description import PlateChannel, PlateDescription
 
 __all__ = ["Plate", "is_plate"]
-
-_serial = itertools.count()
 
 
 def is_plate(path: str | os.PathLike[str]) -> bool:
@@ -54,9 +51,10 @@ class Plate:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._images: dict[ImageKey, PlateImage] = {}
+        self._ensured: set[ImageKey] = set()
         self._staging: Path | None = None
         self.replaced: Path | None = None
-        self.description, self._wells, self._fields = self._read()
+        self.refresh()
 
     # ------------------------------------------------------------------ making
 
@@ -111,33 +109,29 @@ class Plate:
 
     # ------------------------------------------------------------------ the root's document
 
-    def _read(self) -> tuple[PlateDescription, list[WellName], int]:
+    def refresh(self) -> dict[str, Any]:
+        """Take up what other processes changed; returns the root's document."""
         document = _files.read_document(self.root, "zarr.json")
-        return _documents.parse_plate(_files.attributes_of(document, self.root), str(self.root))
+        attributes = _files.attributes_of(document, self.root)
+        self.description, self._wells, self._fields = _documents.parse_plate(attributes, str(self.root))
+        return document
 
-    def refresh(self) -> None:
-        """Take up what other processes changed."""
-        self.description, self._wells, self._fields = self._read()
-
-    def _change(self, change: Callable[[PlateDescription], PlateDescription], new: Iterable[ImageKey] = ()) -> None:
-        """Change the root's document under its lock: the description, and the wells of further images, which are there."""
+    def _change(self, change: Callable[[PlateDescription], PlateDescription]) -> None:
+        """Change the description in the root's document, under its lock."""
         with _files.locked(self.root), _files.translated(self.root):
-            self.refresh()
-            before = (self.description, self._wells, self._fields)
-            plate = change(self.description)
-            wells, fields = list(self._wells), self._fields
-            for key in new:
-                wells += [] if key.well in wells else [key.well]
-                fields = fields if key.projection else max(fields, len(self._listed(key.well, projection=False)))
-            if (plate, wells, fields) == before:
-                return
-            document = _files.read_document(self.root, "zarr.json")
-            attributes = _files.attributes_of(document, self.root)
-            fresh = _documents.plate_attributes(plate, wells, fields)
-            attributes["ome"] = {**attributes["ome"], **fresh["ome"]}
-            attributes[_layout.NAMESPACE] = {**attributes[_layout.NAMESPACE], **fresh[_layout.NAMESPACE]}
-            _files.replace_document(self.root / "zarr.json", document, self.staging())
-            self.description, self._wells, self._fields = plate, sorted(wells), fields
+            document = self.refresh()
+            self._declare(document, change(self.description), self._wells, self._fields)
+
+    def _declare(self, document: dict[str, Any], plate: PlateDescription, wells: list[WellName], fields: int) -> None:
+        """Write anew what the root's document, as `refresh` has just read it, says. For the holder of the root's lock."""
+        if (plate, wells, fields) == (self.description, self._wells, self._fields):
+            return
+        attributes = _files.attributes_of(document, self.root)
+        fresh = _documents.plate_attributes(plate, wells, fields)
+        attributes["ome"] = {**attributes["ome"], **fresh["ome"]}
+        attributes[_layout.NAMESPACE] = {**attributes[_layout.NAMESPACE], **fresh[_layout.NAMESPACE]}
+        _files.replace_document(self.root / "zarr.json", document, self.staging())
+        self.description, self._wells, self._fields = plate, sorted(wells), fields
 
     def staging(self) -> Path:
         """Return a folder for what is half-written, in which no reader looks for nodes: that of an array of the plate."""
@@ -156,11 +150,13 @@ class Plate:
         """The wells that the plate lists, in order."""
         return sorted(self._wells)
 
-    def _listed(self, well: WellName, *, projection: bool | None = None) -> list[ImageKey]:
+    def _listed(self, well: WellName) -> list[ImageKey]:
         """Return the images that a well lists."""
+        return self._listed_in(_files.read_document(self.root, f"{_places.well_path(well)}/zarr.json"), well)
+
+    def _listed_in(self, document: dict[str, Any], well: WellName) -> list[ImageKey]:
         path = _places.well_path(well)
         try:
-            document = _files.read_document(self.root, f"{path}/zarr.json")
             attributes = _files.attributes_of(document, self.root / path)
             named = [each["path"] for each in attributes["ome"]["well"]["images"]]
             named += attributes[_layout.NAMESPACE]["projections"]
@@ -169,8 +165,7 @@ class Plate:
             raise DatasetError(f"{self.root / path}: the well's metadata are damaged") from None
         if any(key is None for key in found):
             raise DatasetError(f"{self.root / path}: lists an image that is none of this layout")
-        keys = [key for key in found if key is not None]
-        return keys if projection is None else [key for key in keys if key.projection is projection]
+        return [key for key in found if key is not None]
 
     def images(self) -> list[ImageKey]:
         """Return all images that wells list, well by well."""
@@ -190,51 +185,58 @@ class Plate:
 
     def ensure_image(self, key: ImageKey, spec: PlateImageSpec) -> PlateImage:
         """Return an image, made and listed if it was not."""
-        found = self._images.get(key)
-        if found is None:
+        if key not in self._ensured:  # one that `image` found may be unlisted: whoever made it may have been killed
             self._add_image(key, spec)
-            found = self._images[key] = PlateImage(self.root, key)
-            found.remove_parts()
-        return found
+            self._images.setdefault(key, PlateImage(self.root, key)).remove_parts()
+            self._ensured.add(key)
+        return self._images[key]
 
     def _add_image(self, key: ImageKey, spec: PlateImageSpec) -> None:
         with _files.translated(self.root):
             well = self.root / _places.well_path(key.well)
             if not (well / key.name).exists() or key.well not in self._wells or key not in self._listed(key.well):
-                with _files.locked(self.root):  # one at a time makes wells and images
-                    self.refresh()
-                    for folder in (well.parent, well):
-                        self._ensure_group(folder)
-                    if not (well / key.name).exists():
-                        part = self.staging() / f".{os.getpid()}-{next(_serial)}{_files.PART}"
-                        try:
-                            PlateImage.build(part, spec, key, _extent(self.description, key), self.description)
-                            kill_point("storage.plate.image_built")
+                part, described = self.staging() / _files.part_name(), self.description
+                try:
+                    if not (well / key.name).exists():  # built beside others; what has taken its place by then stays there
+                        PlateImage.build(part, spec, key, _extent(described, key), described)
+                        kill_point("storage.plate.image_built")
+                    with _files.locked(self.root):  # one at a time places wells and images
+                        document = self.refresh()
+                        for folder in (well.parent, well):
+                            self._ensure_group(folder)
+                        if not (well / key.name).exists():
+                            if self.description != described or not part.exists():
+                                shutil.rmtree(part, ignore_errors=True)
+                                PlateImage.build(part, spec, key, _extent(self.description, key), self.description)
                             os.rename(part, well / key.name)
-                        except BaseException:
-                            shutil.rmtree(part, ignore_errors=True)
-                            raise
-                    kill_point("storage.plate.image_placed")
-                    self._list_in_well(key, well)
-                    kill_point("storage.plate.image_listed")
-                self._change(lambda plate: plate, [key])
+                        kill_point("storage.plate.image_placed")
+                        images = self._list_in_well(key, well)
+                        kill_point("storage.plate.image_listed")
+                        wells = self._wells if key.well in self._wells else [*self._wells, key.well]
+                        fields = max(self._fields, sum(not image.projection for image in images))
+                        self._declare(document, self.description, wells, fields)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
 
     def _ensure_group(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         if not (folder / "zarr.json").exists():
             _files.replace_document(folder / "zarr.json", _layout.group_document({}), self.staging())
 
-    def _list_in_well(self, key: ImageKey, folder: Path) -> None:
+    def _list_in_well(self, key: ImageKey, folder: Path) -> list[ImageKey]:
+        """Have a well list an image; returns those that it lists then."""
         document = _files.read_document(self.root, f"{_places.well_path(key.well)}/zarr.json")
         attributes = _files.attributes_of(document, folder)
-        images = self._listed(key.well) if "ome" in attributes else []
+        images = self._listed_in(document, key.well) if "ome" in attributes else []
         if key in images:
-            return
-        fresh = _documents.well_attributes([*images, key])
+            return images
+        images.append(key)
+        fresh = _documents.well_attributes(images)
         attributes["ome"] = {**attributes.get("ome", {}), **fresh["ome"]}
         attributes[_layout.NAMESPACE] = {**attributes.get(_layout.NAMESPACE, {}), **fresh[_layout.NAMESPACE]}
         document["attributes"] = attributes
         _files.replace_document(folder / "zarr.json", document, self.staging())
+        return images
 
     def ensure_extent(self, image: PlateImage, tcz: tuple[int, int, int]) -> None:
         """Have an image declare a place, and the plate that its images reach so far."""

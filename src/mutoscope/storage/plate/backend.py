@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -16,14 +17,34 @@ from mutoscope.model.errors import ConfigError, DatasetExistsError, DatasetNotFo
 from mutoscope.model.filenames import Components, ParserLike
 from mutoscope.model.plate import PlateGeometry
 from mutoscope.storage import _files, _formats, _layout, _names
-from mutoscope.storage.interface import Name, StorageBackend
+from mutoscope.storage.interface import Name, StorageBackend, _paired
 from mutoscope.storage.plate import _chunk, _documents, _places, overview
+from mutoscope.storage.plate._batch import BatchWriter, Plane, run_length
 from mutoscope.storage.plate._image import PlateImage
 from mutoscope.storage.plate._places import ImageKey, Place
 from mutoscope.storage.plate._plate import Plate, is_plate
 from mutoscope.storage.plate.description import PlateDescription
 
 __all__ = ["PlateBackend"]
+
+
+class _New(NamedTuple):
+    """A plane that is to be stored."""
+
+    pixels: NDArray[Any]
+    name: str
+    place: Place
+    spec: _documents.PlateImageSpec
+
+
+def _settle(plate: Plate, news: Sequence[_New]) -> tuple[PlateImage, list[Plane]]:
+    """Return the image of planes, made if need be, which declares them afterwards, and the planes as it stores them."""
+    first = news[0]
+    image = plate.ensure_image(first.place.image, first.spec)
+    planes = [Plane(image.conform(new.pixels, new.name), new.place.tcz, new.name) for new in news]
+    t, c, z = (max(each) for each in zip(*(plane.at for plane in planes), strict=True))
+    plate.ensure_extent(image, (t, c, z))
+    return image, planes
 
 
 class PlateBackend(StorageBackend):
@@ -46,8 +67,8 @@ class PlateBackend(StorageBackend):
     overview : bool
         Whether `close` makes the overview of the plate anew, if something was stored.
     compression : str, optional
-        ``"none"``, which is the default, ``"blosc-lz4"`` or ``"zstd"``: of each plane as a whole, for images that this store
-        makes.
+        ``"none"``, which is the default, ``"blosc-lz4"``, ``"blosc-zstd"`` or ``"zstd"``: of each plane as a whole, for images
+        that this store makes.
     description : PlateDescription, optional
         All that is known of the plate; for a plate that is there already, see `describe`.
 
@@ -168,16 +189,24 @@ class PlateBackend(StorageBackend):
 
     def _image_of(self, key: str) -> tuple[PlateImage, Place] | None:
         """Return the image and place of a stored plane, None if there is none of this name."""
+        if self.plate is None:
+            return None
+        try:
+            return self._stored(self._said(key), key)
+        except ConfigError:
+            return None
+
+    def _stored(self, said: Components, key: str) -> tuple[PlateImage, Place] | None:
+        """Return the image and place of a plane whose name says this, None if it is not stored."""
+        place = self._place(said, key)
+        return None if place is None else self._stored_at(said, place)
+
+    def _stored_at(self, said: Components, place: Place) -> tuple[PlateImage, Place] | None:
         plate = self.plate
         if plate is None:
             return None
-        try:
-            said = self._said(key)
-            place = self._place(said, key)
-        except ConfigError:
-            return None
-        image = None if place is None else plate.image(place.image)
-        if image is None or place is None or image.state(place.tcz) == _documents.MISSING:
+        image = plate.image(place.image)
+        if image is None or image.state(place.tcz) == _documents.MISSING:
             return None
         if said.source and plate.description.source not in ("", said.source):
             return None
@@ -206,30 +235,98 @@ class PlateBackend(StorageBackend):
     def save(self, data: Any, name: Name, *, overwrite: bool | None = None) -> None:
         self._check_open()
         key = _names.check_new_name(name)
+        plate, news = self._prepare([(data, key, self._new(key))])
+        with self._lock:
+            image, planes = _settle(plate, news)
+        for plane in planes:
+            image.write(plane.pixels, plane.at, plane.name, overwrite=self._replaces(overwrite))
+
+    def save_batch(self, data: Iterable[Any], names: Iterable[Name], *, overwrite: bool | None = None) -> None:
+        """Store several planes on all cores, in no order that is promised.
+
+        Each is all or nothing. Names, their places and lengths are checked before the first is stored. When one of them cannot
+        be stored, those under way are written to their end and no further one is begun; the error carries a note that says how
+        many were stored.
+        """
+        self._check_open()
+        items, given_names = _paired(data, names)
+        keys = [_names.check_new_name(name) for name in given_names]
+        replaces = self._replaces(overwrite)
+        images: dict[ImageKey, list[tuple[Any, str, Components]]] = {}
+        for item, key, (said, image) in zip(items, keys, self._check_places(keys, replaces), strict=True):
+            images.setdefault(image, []).append((item, key, said))
+        work = BatchWriter(overwrite=replaces)
+        length = run_length(len(keys))
+        try:
+            with work:
+                for given in images.values():
+                    for first in range(0, len(given), length):
+                        work.take(partial(_settle, *self._prepare(given[first : first + length])))
+        except Exception as error:
+            error.add_note(f"{work.stored} of {len(keys)} planes of the batch were stored")
+            raise
+
+    def _check_places(self, names: Sequence[str], overwrite: bool) -> list[tuple[Components, ImageKey]]:
+        """Return what names say, and the images they lead to; raise if two mean one plane, or one is taken."""
+        seen: dict[Place, str] = {}
+        found = []
+        for key in names:
+            said = self._new(key)
+            place = self._place(said, key)
+            found.append((said, self._image_key(said, key) if place is None else place.image))
+            if place is None:
+                continue
+            if place in seen:
+                raise ConfigError(f"{seen[place]!r} and {key!r} are the same plane ({place}); nothing was stored")
+            seen[place] = key
+            if not overwrite and self._stored_at(said, place) is not None:
+                raise self._taken(key)
+        return found
+
+    def _new(self, key: str) -> Components:
+        """Return what the name of a new plane says."""
         if len(key.encode()) > _documents.NAME_BYTES:
             raise ConfigError(f"{key[:60]!r}…: the name of a plane has at most {_documents.NAME_BYTES} bytes")
-        said = self._said(key)
-        kind, value = _formats.classify(data, key)
-        if kind != "array":
-            raise ConfigError(f"{key!r}: a plate stores planes (y, x), not {_formats._WORDS[kind]}")
+        return self._said(key)
+
+    def _image_key(self, said: Components, key: str) -> ImageKey:
+        """Return the image of a plane, whose channel may be yet to come."""
         try:
-            spec = _documents.plan_image(value.shape, value.dtype, pyramid=self._pyramid, compression=self._compression)
-            _chunk.check_possible(spec)
+            return _places.place_of(said, 0, self.description.geometry).image
         except ConfigError as error:
             raise ConfigError(f"{key!r}: {error}") from None
-        place = self._ready(said, key, spec)
-        plate = self.plate
-        assert plate is not None
-        with self._lock:
-            plate.claim_source(said.source, key)
-            image = plate.ensure_image(place.image, spec)
-            plane = image.conform(value, key)
-            plate.ensure_extent(image, place.tcz)
-            self._touched.add(place.image)
-        image.write(plane, place.tcz, key, overwrite=self._replaces(overwrite))
 
-    def _ready(self, said: Components, key: str, spec: _documents.PlateImageSpec) -> Place:
-        """Return the place of a new plane; the plate and the plane's channel are there afterwards."""
+    def _prepare(self, given: Sequence[tuple[Any, str, Components]]) -> tuple[Plate, list[_New]]:
+        """Return new planes with their places, and the plate, which is there and has their channels afterwards.
+
+        Parameters
+        ----------
+        given : sequence of (data, name, Components)
+            One or more planes of one image.
+        """
+        found = []
+        specs: dict[tuple[Any, ...], _documents.PlateImageSpec] = {}
+        for data, key, said in given:
+            kind, value = _formats.classify(data, key)
+            if kind != "array":
+                raise ConfigError(f"{key!r}: a plate stores planes (y, x), not {_formats._WORDS[kind]}")
+            spec = specs.get((value.shape, value.dtype))
+            if spec is None:
+                try:
+                    spec = _documents.plan_image(value.shape, value.dtype, pyramid=self._pyramid, compression=self._compression)
+                    _chunk.check_possible(spec)
+                except ConfigError as error:
+                    raise ConfigError(f"{key!r}: {error}") from None
+                specs[value.shape, value.dtype] = spec
+            plate, place = self._ready(said, key, spec)
+            with self._lock:
+                plate.claim_source(said.source, key)
+                self._touched.add(place.image)
+            found.append(_New(value, key, place, spec))
+        return plate, found
+
+    def _ready(self, said: Components, key: str, spec: _documents.PlateImageSpec) -> tuple[Plate, Place]:
+        """Return the plate and the place of a new plane; the plane's channel is there afterwards."""
         with self._lock:
             channel = self._channel(said, key, make=True)
             try:
@@ -246,7 +343,9 @@ class PlateBackend(StorageBackend):
                 channel = self._channel(said, key, make=True)
                 assert channel is not None
                 place = _places.place_of(said, channel, self.description.geometry)
-            return place
+            plate = self.plate
+            assert plate is not None
+            return plate, place
 
     def load(self, name: Name) -> NDArray[Any]:
         image, place, _ = self._found(name)
@@ -256,18 +355,6 @@ class PlateBackend(StorageBackend):
         image, place, key = self._found(name)
         rows, columns = _formats.check_region(image.spec.shape, region, repr(key))
         return image.read(place.tcz, bounds=(rows, columns))
-
-    def _check_batch(self, items: Sequence[Any], names: Sequence[str], overwrite: bool) -> None:
-        seen: dict[Place, str] = {}
-        for name in names:
-            place = self.place(name)
-            if place is None:
-                continue
-            if place in seen:
-                raise ConfigError(f"{seen[place]!r} and {name!r} are the same plane ({place}); nothing was stored")
-            seen[place] = name
-            if not overwrite and self._image_of(name) is not None:
-                raise self._taken(name)
 
     # ------------------------------------------------------------------ what is there
 

@@ -144,7 +144,7 @@ def import_plate(
     pyramid, with_overview : bool
         Whether to store smaller levels, and the overview of the plate.
     compression : str, optional
-        ``"none"``, ``"blosc-lz4"`` or ``"zstd"``.
+        ``"none"``, ``"blosc-lz4"``, ``"blosc-zstd"`` or ``"zstd"``.
     workers : int, optional
         Threads that read and write.
     progress : callable, optional

@@ -6,7 +6,6 @@ channel. Without planes, the well's projection.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Iterable
@@ -29,7 +28,6 @@ TILE = 128
 """Pixels of a side of a tile."""
 
 _log = logging.getLogger(__name__)
-_serial = itertools.count()
 
 
 def update(plate: Plate, wells: Iterable[WellName]) -> None:
@@ -67,7 +65,7 @@ def update(plate: Plate, wells: Iterable[WellName]) -> None:
         for channel, tile in _tiles(plate, well, channels).items():
             target = level / "c" / str(channel) / str(well.row) / str(well.column)
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = level / f".{os.getpid()}-{next(_serial)}{_files.PART}"
+            part = level / _files.part_name()
             try:
                 part.write_bytes(tile.astype(np.dtype(dtype).newbyteorder("<")).tobytes())
                 os.replace(part, target)

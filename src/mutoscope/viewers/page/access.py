@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mutoscope.runtime.page import name_of
+
 __all__ = ["CONTROL", "VIEW", "Access", "Visitor"]
 
 CONTROL, VIEW = "control", "view"
@@ -57,7 +59,7 @@ class Access:
         self.public_origin = f"{parts.scheme}://{parts.netloc}".lower() if parts is not None else None
         self._public_host = parts.netloc.lower() if parts is not None else None
         self.public_is_secure = parts is not None and parts.scheme == "https"
-        self._names = _LOOPBACK | {host.lower()}
+        self._names = _LOOPBACK | {host.lower(), name_of(host).lower()}
         self._any_number = not _is_loopback(host)
         self.cookie = f"mutoscope-{hashlib.sha256(secret).hexdigest()[:10]}"
 

@@ -65,8 +65,11 @@ class Client:
         self.overrun = False
         self.tables: dict[str, Any] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        self.seek: asyncio.Task[None] | None = None
-        self.next_seek: Any = None
+        self.seeks: dict[str, asyncio.Task[None]] = {}
+        self.next_seek: dict[str, Any] = {}
+        self.counted: dict[str, Any] = {}
+        self.changed: dict[str, set[tuple[str, ...]] | None] = {}
+        self.heard = time.monotonic()
         self.lines: deque[dict[str, Any]] = deque(maxlen=LOG_LINES)
         self._on_frame_sent = on_frame_sent
         self._queue: deque[str | bytearray] = deque()
@@ -79,9 +82,9 @@ class Client:
 
     # -- what is to be sent
 
-    def say(self, message: dict[str, Any] | bytearray) -> None:
-        """Queue a message that must not be left out."""
-        packed = message if isinstance(message, bytearray) else encode(message)
+    def say(self, message: dict[str, Any] | str | bytearray) -> None:
+        """Queue a message that must not be left out; text is one that is encoded already."""
+        packed = encode(message) if isinstance(message, dict) else message
         self._queue.append(packed)
         self._queued_bytes += len(packed)
         if len(self._queue) > QUEUED or self._queued_bytes > QUEUED_BYTES:

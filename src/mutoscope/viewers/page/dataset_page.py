@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mutoscope import storage
-from mutoscope.model.errors import ConfigError
+from numpy.typing import NDArray
+
 from mutoscope.model.roi import Roi
-from mutoscope.runtime.page import address_of
+from mutoscope.runtime.page import address_of, listen
 from mutoscope.runtime.spec import PageSpec
 from mutoscope.viewers.page import messages as m
 from mutoscope.viewers.page.access import Access
+from mutoscope.viewers.page.exhibits import exhibit_of
 from mutoscope.viewers.page.hello import stream_hello, version
-from mutoscope.viewers.page.past import Index, Past, StoredPast
 from mutoscope.viewers.page.sessions import Sessions
 from mutoscope.viewers.page.settings import PageSettings
 from mutoscope.viewers.page.site import Site
-from mutoscope.viewers.page.streams import PageStream, StreamForm
+from mutoscope.viewers.page.streams import PageStream
 from mutoscope.viewers.page.tables import TableDesk
 
 __all__ = ["DatasetPage"]
@@ -35,7 +34,7 @@ class DatasetPage:
     Parameters
     ----------
     path : path
-        An OME-Zarr recording or an OME-TIFF, which may still be written.
+        An OME-Zarr recording, an OME-TIFF or a plate, which may still be written.
     settings : PageSettings
         Where to listen.
 
@@ -44,29 +43,19 @@ class DatasetPage:
     DatasetNotFoundError, DatasetError
         If there is none, or it cannot be read.
     ConfigError
-        If it is a plate, or nothing can listen there.
+        If it is something else, or nothing can listen there.
     """
 
     def __init__(self, path: Path, settings: PageSettings) -> None:
-        described = storage.info(path)
-        if "cameras" not in described:
-            raise ConfigError(f"{path} is not a recording: the page shows recordings; open a plate with napari or Fiji")
         self._path = path
         self._settings = settings
-        self._described = described
-        self._pasts: dict[str, StoredPast] = {}
-        self._indices: dict[str, Index] = {}
-        forms = []
-        for name in described["cameras"]:
-            past = StoredPast(path, name if len(described["cameras"]) > 1 else None, "dataset")
-            self._pasts[name] = past
-            forms.append(StreamForm(*past.form()))
-            self._indices[name] = past.index()
+        self._exhibit = exhibit_of(path)
+        self._tables = self._exhibit.tables
         self._streams = [
             PageStream(name, index, form, on_histogram=lambda *_: None, on_form=lambda _: None)
-            for index, (name, form) in enumerate(zip(described["cameras"], forms, strict=True))
+            for index, (name, form) in enumerate(self._exhibit.forms.items())
         ]
-        self._listener = _listen(settings)
+        self._listener = listen(settings.host, settings.port, "the page")
         self._token = secrets.token_urlsafe(32)
         spec = PageSpec(worker="", host=settings.host, port=settings.port, public_url=settings.public_url)
         self.url = f"{address_of(spec, self._listener.getsockname()[1])}?token={self._token}"
@@ -83,18 +72,21 @@ class DatasetPage:
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)
-        pasts: dict[str, Past] = dict(self._pasts)
         limits = {"history_bytes": 0}
-        sessions = Sessions(self, self._streams, pasts, TableDesk(_no_table), lease_s=self._settings.lease_s, limits=limits)
+        sessions = Sessions(
+            self, self._streams, self._exhibit.pasts, TableDesk(_no_table), lease_s=self._settings.lease_s, limits=limits
+        )
         rules = Access(self._settings.host, "", self._token, secrets.token_bytes(32), self._settings.public_url)
         site = Site(rules, sessions.connect)
-        await site.start(self._listener)
+        serving = await site.start(self._listener)
         running = asyncio.ensure_future(sessions.run())
         try:
             started()
-            await asyncio.wait([running, asyncio.ensure_future(over.wait())], return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
+            stopped = asyncio.ensure_future(over.wait())
+            await asyncio.wait([running, serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in (running, serving):
+                if task.done():
+                    task.result()
         finally:
             running.cancel()
             await sessions.ended({"reason": "stopped", "message": "", "errors": [], "dropped": {}})
@@ -105,39 +97,30 @@ class DatasetPage:
 
     def hello(self) -> dict[str, Any]:
         """The protocol's ``hello``."""
-        images: dict[str, dict[str, Any]] = {image["camera"]: image for image in self._described["images"]}
-        streams = []
-        for stream in self._streams:
-            image = images.get(stream.name, {})
-            streams.append(
-                {
-                    **stream_hello(stream),
-                    "rate_hz": image.get("rate_hz") or image.get("nominal_rate_hz"),
-                    "pixel_size_um": image.get("pixel_size_um"),
-                    "driver": None,
-                    "history": "dataset",
-                    "settings": [],
-                }
-            )
+        fixed: dict[str, Any] = {"driver": None, "history": "dataset", "settings": []}
+        display = {} if self._settings.display is None else self._settings.display.to_dict()
+        more = self._exhibit.more()
         return {
             "version": version(),
             "mode": "dataset",
             "scope": self._path.name,
-            "record": {"path": str(self._path.absolute()), "folder": None},
-            "streams": streams,
-            "tables": [],
+            "record": {"path": str(self._path.absolute()), "folder": None, "subfolder": ""},
+            "streams": [{**stream_hello(stream), **self._exhibit.about(stream.name), **fixed} for stream in self._streams],
+            "tables": [] if self._tables is None else self._tables.hello(),
             "commands": [],
             "workers": [],
-            "display": {} if self._settings.display is None else self._settings.display.to_dict(),
+            **more,
+            "display": {**more.get("display", {}), **display},
         }
 
     def state(self) -> dict[str, Any]:
         """The protocol's ``state``."""
-        streams = {}
-        for name, index in self._indices.items():
-            history = {"first_id": index.first_id, "last_id": index.last_id, "frames": index.frames, "bytes": 0}
-            streams[name] = {"history": {"kind": "dataset", **history}}
+        streams = {stream.name: {"history": self._exhibit.history(stream.name)} for stream in self._streams}
         return {"utc_ms": time.time_ns() / 1e6, "monotonic_ms": time.monotonic_ns() / 1e6, "streams": streams, "page": {}}
+
+    def stored_rows(self, table: str) -> NDArray[Any]:
+        """Open the stored rows of a table."""
+        return _no_table(table) if self._tables is None else self._tables.rows(table)
 
     async def perform(self, who: str, message: m.FromClient) -> Any:
         """Nothing can be done to a data set."""
@@ -145,15 +128,6 @@ class DatasetPage:
 
     def roi_changed(self, stream: str, roi: Roi | None, roi_id: str, origin: str) -> None:
         """There is nobody to tell."""
-
-
-def _listen(settings: PageSettings) -> socket.socket:
-    try:
-        return socket.create_server((settings.host, settings.port), backlog=64)
-    except OSError as error:
-        raise ConfigError(
-            f"the page cannot listen on {settings.host}, port {settings.port}: {error.strerror}; choose another with --port"
-        ) from error
 
 
 def _no_table(name: str) -> Any:

@@ -33,6 +33,7 @@ class Lease:
         self.lasts_s = lasts_s
         self.holder: str | None = None
         self.name = ""
+        self.brief = False
         self._until = 0.0
         self._on_change = on_change
 
@@ -41,12 +42,13 @@ class Lease:
         """Seconds that are left."""
         return max(0.0, self._until - time.monotonic()) if self.holder is not None else 0.0
 
-    def take(self, client: str, name: str) -> None:
-        """Take or renew it; raises Refused while another client has it."""
+    def take(self, client: str, name: str, brief: bool = False) -> None:
+        """Take or renew it; raises Refused while another client has it. `brief`: for some edits, to be given back soon."""
         self.expire()
         if self.holder not in (None, client):
             raise Refused("lease", self._taken())
         self.holder, self.name = client, name or self.name if self.holder == client else name
+        self.brief = brief
         self._renew()
 
     def release(self, client: str) -> None:

@@ -22,6 +22,8 @@ __all__ = [
     "AskHistogram",
     "AskIndex",
     "AskPixel",
+    "AskPlaneRois",
+    "AskRows",
     "AskTable",
     "ChangeSetting",
     "FromClient",
@@ -32,6 +34,8 @@ __all__ = [
     "RemoveRoi",
     "Saving",
     "Seek",
+    "SendPicture",
+    "SetFolder",
     "SetView",
     "StopAcquisition",
     "StopScope",
@@ -51,6 +55,8 @@ Name: TypeAlias = Annotated[str, Meta(max_length=1000)]
 Pixel: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Rate: TypeAlias = Annotated[float, Meta(gt=0, le=1000)]
 Patience: TypeAlias = Annotated[float, Meta(gt=0, le=600)]
+At: TypeAlias = Annotated[dict[Name, Name], Meta(max_length=64)]
+"""A value of each axis that matters, as ``hello`` has it; the first one of those that are not named."""
 
 
 class _FromClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
@@ -69,6 +75,7 @@ class SetView(_FromClient, tag="view", frozen=True):
     stream: Name
     crop: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
     step: Annotated[int, Meta(ge=1, le=65535)] = 1
+    levels: bool = False
     at_most_hz: Rate | None = None
 
 
@@ -94,6 +101,8 @@ class AskPixel(_FromClient, tag="pixel", frozen=True):
     y: Pixel
     x: Pixel
     frame_id: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    image: Name | None = None
+    at: At | None = None
 
 
 class Seek(_FromClient, tag="seek", frozen=True):
@@ -105,6 +114,9 @@ class Seek(_FromClient, tag="seek", frozen=True):
     number: Annotated[int, Meta(ge=-(2**53), le=2**53)] | None = None
     fraction: float | None = None
     utc_ms: float | None = None
+    image: Name | None = None
+    at: At | None = None
+    exact: bool = False
 
 
 class AskIndex(_FromClient, tag="index", frozen=True):
@@ -112,6 +124,25 @@ class AskIndex(_FromClient, tag="index", frozen=True):
 
     id: RequestId
     stream: Name
+    image: Name | None = None
+
+
+class AskPlaneRois(_FromClient, tag="plane_rois", frozen=True):
+    """The ROIs of a layer on one plane."""
+
+    id: RequestId
+    layer: Name
+    at: At
+
+
+class SendPicture(_FromClient, tag="picture", frozen=True):
+    """A part of what is seen, which the page has asked for."""
+
+    request: RequestId
+    shape: tuple[Annotated[int, Meta(ge=1, le=1 << 15)], Annotated[int, Meta(ge=1, le=1 << 15)]]
+    part: Annotated[int, Meta(ge=0, lt=1 << 10)]
+    parts: Annotated[int, Meta(ge=1, le=1 << 10)]
+    data: str
 
 
 class AskTable(_FromClient, tag="table", frozen=True):
@@ -123,12 +154,25 @@ class AskTable(_FromClient, tag="table", frozen=True):
     columns: Annotated[list[Name], Meta(max_length=1000)] | None = None
 
 
+class AskRows(_FromClient, tag="rows", frozen=True):
+    """Stored rows of a table, around a frame."""
+
+    id: RequestId
+    table: Name
+    frame_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    before: Annotated[int, Meta(ge=0, le=10**6)]
+    after: Annotated[int, Meta(ge=0, le=10**6)]
+    rows: Annotated[int, Meta(ge=1, le=TABLE_ROWS)] = TABLE_ROWS
+    columns: Annotated[list[Name], Meta(max_length=1000)] | None = None
+
+
 class TakeLease(_FromClient, tag="lease", frozen=True):
     """Take control, or give it back."""
 
     id: RequestId
     take: bool
     name: Annotated[str, Meta(max_length=40)] = ""
+    brief: bool = False
 
 
 class Acquire(_FromClient, tag="acquire", frozen=True):
@@ -151,6 +195,13 @@ class Saving(_FromClient, tag="saving", frozen=True):
 
     id: RequestId
     on: bool
+
+
+class SetFolder(_FromClient, tag="folder", frozen=True):
+    """Where the next recording goes."""
+
+    id: RequestId
+    folder: Name
 
 
 class ChangeSetting(_FromClient, tag="setting", frozen=True):
@@ -203,7 +254,7 @@ class RemoveRoi(_FromClient, tag="remove_roi", frozen=True):
     roi_id: Name
 
 
-CONTROL = (Acquire, StopAcquisition, Saving, ChangeSetting, AskCommand, AllowRestart, StopScope, PutRoi, RemoveRoi)
+CONTROL = (Acquire, StopAcquisition, Saving, SetFolder, ChangeSetting, AskCommand, AllowRestart, StopScope, PutRoi, RemoveRoi)
 """What needs the lease."""
 
 FromClient: TypeAlias = (
@@ -214,11 +265,15 @@ FromClient: TypeAlias = (
     | AskPixel
     | Seek
     | AskIndex
+    | AskPlaneRois
+    | SendPicture
     | AskTable
+    | AskRows
     | TakeLease
     | Acquire
     | StopAcquisition
     | Saving
+    | SetFolder
     | ChangeSetting
     | AskCommand
     | AllowRestart
@@ -256,8 +311,21 @@ def decode(text: str) -> FromClient:
 
 
 def encode(message: Any) -> str:
-    """Write a message; numbers that are not finite become null."""
-    return _encoder.encode(message).decode()
+    """Write a message; numbers that are not finite become null, and what is no Unicode (file names may be) is escaped."""
+    try:
+        return _encoder.encode(message).decode()
+    except UnicodeEncodeError:
+        return _encoder.encode(_escaped(msgspec.to_builtins(message, enc_hook=str))).decode()
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(each) for each in value]
+    return value
 
 
 def refusal(error: BaseException | ErrorRecord) -> dict[str, Any]:

@@ -14,6 +14,8 @@ LOGGERS = (
     "aiohttp.server",
     "aiohttp.web",
     "aiohttp.websocket",
+    "asyncio",
+    "mutoscope.viewers.page.door",
     "mutoscope.viewers.page.sessions",
     "mutoscope.viewers.page.site",
 )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mutoscope import storage
-from mutoscope.runtime import ScopeInfo, ScopeState
+from mutoscope.frames import _os
+from mutoscope.runtime import DatasetState, ScopeInfo, ScopeState
 from mutoscope.viewers.page.past import MemoryPast, Past
 
 __all__ = ["Overview", "Pace"]
 
 _LOOKS = 6
-_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = "page"
 """The name under which the page is a consumer."""
 
@@ -59,7 +57,6 @@ class Overview:
         self._pasts = pasts
         self._paces: dict[str, Pace] = {}
         self._busy: dict[str, tuple[int, float, float]] = {}
-        self._since = time.monotonic()
         self.workers_hello: list[dict[str, Any]] = []
 
     def know(self, workers: list[dict[str, Any]]) -> None:
@@ -76,11 +73,11 @@ class Overview:
     def state(self, ledger: dict[str, Any], workers: list[dict[str, Any]], shared: ScopeState) -> dict[str, Any]:
         """Return all of it but what the page itself adds."""
         now = time.monotonic()
-        streams = {name: self._stream(name, camera, now) for name, camera in ledger["cameras"].items()}
+        streams = {name: self._stream(name, camera, shared.dataset, now) for name, camera in ledger["cameras"].items()}
         return {
             "utc_ms": time.time_ns() / 1e6,
             "monotonic_ms": time.monotonic_ns() / 1e6,
-            "uptime_s": now - self._since,
+            "uptime_s": now - self._info.started_ns / 1e9,
             "scope": {
                 "acquiring": shared.acquiring,
                 "saving": shared.saving,
@@ -89,14 +86,14 @@ class Overview:
             },
             "streams": streams,
             "workers": [self._worker(each, now) for each in workers],
-            "tables": {name: {"appended": table["appended"]} for name, table in ledger["tables"].items()},
-            "disk": self._disk(streams),
+            "tables": {name: _table(account) for name, account in ledger["tables"].items()},
+            "disk": self._disk(shared.dataset, streams),
         }
 
     def _pace(self, what: str, count: int, now: float) -> float:
         return self._paces.setdefault(what, Pace()).rate_hz(count, now)
 
-    def _stream(self, name: str, camera: dict[str, Any], now: float) -> dict[str, Any]:
+    def _stream(self, name: str, camera: dict[str, Any], dataset: DatasetState | None, now: float) -> dict[str, Any]:
         consumers = [_consumer(label, account) for label, account in camera["consumers"].items()]
         recorder = camera["consumers"].get(camera["recorder"] or "")
         losing = (
@@ -119,33 +116,41 @@ class Overview:
             "last_id": camera["last_id"],
             "ring": {"slots": camera["slots"], "used": camera["slots_in_use"]},
             "blocked_s": camera["blocked_s"],
-            "camera_overrun": camera["camera_overrun"],
+            "missed": camera["missed"],
             "dropped": dropped,
             "shown": page.get("shown", 0),
             "skipped": page.get("skipped", 0),
             "consumers": consumers,
-            "history": self._history(name, camera, recorder),
+            "history": self._history(name, camera, recorder, dataset),
         }
 
-    def _history(self, name: str, camera: dict[str, Any], recorder: dict[str, Any] | None) -> dict[str, Any]:
+    def _history(
+        self, name: str, camera: dict[str, Any], recorder: dict[str, Any] | None, dataset: DatasetState | None
+    ) -> dict[str, Any]:
         past = self._pasts.get(name)
         if isinstance(past, MemoryPast):
             index = past.index()
             found = {"first_id": index.first_id, "last_id": index.last_id, "frames": index.frames, "bytes": past.bytes}
-        elif past is not None and recorder is not None and recorder["done"]:
+        elif (
+            past is not None
+            and recorder is not None
+            and dataset is not None
+            and (stored := recorder["done"] - dataset.stored_before.get(name, 0)) > 0
+        ):
             last = camera["last_id"] - recorder["pending"]
-            found = {"first_id": camera["first_id"], "last_id": last, "frames": recorder["done"], "bytes": 0}
+            found = {"first_id": dataset.first_ids[name], "last_id": last, "frames": stored, "bytes": 0}
         else:
             found = {"first_id": 0, "last_id": 0, "frames": 0, "bytes": 0}
         return {"kind": self.history_kind(name), **found}
 
     def _worker(self, entry: dict[str, Any], now: float) -> dict[str, Any]:
         name, pid = entry["name"], entry["pid"]
-        taken_s = _processor_s(pid)
+        facts = None if pid is None else _os.process_facts(pid)
+        taken_s = 0.0 if facts is None else facts.processor_s
         before_pid, before_at, before_s = self._busy.get(name, (pid, now, taken_s))
         self._busy[name] = (pid, now, taken_s)
         busy = (taken_s - before_s) / (now - before_at) if now > before_at and pid == before_pid else 0.0
-        kept = ("name", "kind", "class", "pid", "state", "frames", "drops", "camera_overruns", "timeouts", "restarts")
+        kept = ("name", "kind", "class", "pid", "state", "frames", "dropped", "missed", "timeouts", "restarts")
         return {
             **{key: entry[key] for key in kept},
             "rate_hz": self._pace(f"worker {name}", entry["frames"], now),
@@ -156,10 +161,10 @@ class Overview:
             "last_traceback": entry["last_traceback"],
         }
 
-    def _disk(self, streams: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-        if self._info.record_path is None:
+    def _disk(self, dataset: DatasetState | None, streams: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+        if dataset is None:
             return None
-        free, rate = storage.free_bytes(self._info.record_path), 0.0
+        free, rate = storage.free_bytes(dataset.path), 0.0
         for name, stream in streams.items():
             info = self._info.cameras[name]
             rate += (stream["stored_hz"] or 0.0) * storage.bytes_per_frame(info.shape, info.dtype)
@@ -172,19 +177,13 @@ class Overview:
         }
 
 
-def _processor_s(pid: int) -> float:
-    """Return the processor time that a process has taken so far; 0 if it is not there."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0.0
-    user, system = text.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / _TICKS
-
-
 def _consumer(name: str, account: dict[str, Any]) -> dict[str, Any]:
     shared = {"name": name, "policy": account["policy"], "offered": account["offered"]}
     if account["policy"] == "latest":
         return {**shared, "shown": account["shown"], "skipped": account["skipped"]}
     dropped = {reason: entry["count"] for reason, entry in account["dropped"].items()}
     return {**shared, "done": account["done"], "pending": account["pending"], "dropped": dropped}
+
+
+def _table(account: dict[str, Any]) -> dict[str, Any]:
+    return {key: account[key] for key in ("appended", "stored", "lost") if key in account}

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from numpy.typing import NDArray
 
-from mutoscope.bus import Command, message_name, payload
-from mutoscope.model.errors import ClosedError, CommandTimeoutError, ErrorRecord, PeerDiedError
+from mutoscope.bus import Command, Event, message_name, payload
+from mutoscope.frames._columns import Columns
+from mutoscope.model.errors import ClosedError, CommandTimeoutError, ConfigError, PeerDiedError
 from mutoscope.model.roi import Roi
 from mutoscope.runtime import RoiChanged, RoiList, RoiRemoved, StreamInfo, control
-from mutoscope.runtime.page import address_of
+from mutoscope.runtime.page import local_address_of
+from mutoscope.storage._run_tables import rows_of
 from mutoscope.viewers.announce import announce, withdraw
 from mutoscope.viewers.live import LEASES, LiveFeed
 from mutoscope.viewers.page import messages as m
@@ -28,6 +31,7 @@ from mutoscope.viewers.page.overview import Overview
 from mutoscope.viewers.page.past import MemoryPast, Past, StoredPast
 from mutoscope.viewers.page.sessions import Failed, Sessions
 from mutoscope.viewers.page.site import Site
+from mutoscope.viewers.page.stored_tables import tells_frames
 from mutoscope.viewers.page.streams import PageStream, StreamForm
 from mutoscope.viewers.page.tables import TableDesk, columns_of, overlay_of
 
@@ -63,7 +67,7 @@ class ScopePage:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._bus_ready = asyncio.Event()
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count((host.incarnation << 32) + 1)  # what a predecessor had asked may be answered yet
         self._pending: dict[int, asyncio.Future[control.PageReply]] = {}
         self._offer = control.Offer((), ())
         self._streams: list[PageStream] = []
@@ -75,12 +79,18 @@ class ScopePage:
         worker, endpoint = self._worker, self._host.endpoint
         access, fds = endpoint.call_fds(control.AttachPage(), returns=control.PageAccess)
         self._access: control.PageAccess = access
-        pasts = self._make_streams()
+        self._dataset = worker.state.dataset
+        self._run_folder = Path(worker.state.folder) if worker.state.folder is not None and worker.scope.recorded else None
+        self._pasts = pasts = self._make_streams()
         info = worker.scope
         self._overview = Overview(info, pasts)
         tables = TableDesk(self._open_table)
-        limits = {"history_bytes": access.page.history_bytes if info.record_path is None else 0}
+        limits = {"history_bytes": access.page.history_bytes if not info.recorded else 0}
         self.sessions = Sessions(self, self._streams, pasts, tables, lease_s=access.page.lease_s, limits=limits)
+        self._log_kinds: set[type[Event]] = set()
+        self._told: dict[str, tuple[int, str]] = {}
+        self._rois_due = False
+        self._heard = RoiList(rois=[], revision=0)
         if worker.left is not None:
             self.hear_rois(worker.left)
         self._look_at_offer()
@@ -88,20 +98,28 @@ class ScopePage:
         rules = Access(access.page.host, access.token, access.view_token, access.secret, access.page.public_url)
         self._site = Site(rules, self.sessions.connect)
         listener = socket.socket(fileno=fds[0])
-        await self._site.start(listener)
-        link = access.url.partition("?")[0]
-        spec = msgspec.structs.replace(access.page, public_url=None)
-        local = address_of(spec, listener.getsockname()[1])
-        self._announcement = announce("page", info.name, local, link, access.token, os.getppid())
+        self._serving = await self._site.start(listener)
+        self._announcement = self._announce(info.name, listener.getsockname()[1])
         for stream in self._streams:
             assert stream.feed is not None
             stream.feed.start()
         self._loop.add_reader(endpoint.fileno(), self._bus_ready.set)
         self._running = asyncio.ensure_future(self.sessions.run())
 
+    def _announce(self, scope: str, port: int) -> Path | None:
+        """Let other programs of this user find the page; where that cannot be (a full disk, say), it is shown all the same."""
+        access = self._access
+        local, link = local_address_of(access.page, port), access.url.partition("?")[0]
+        try:
+            return announce("page", scope, local, link, access.token, os.getppid())
+        except (ConfigError, OSError) as error:
+            log.warning("mutoscope share will not find this page, as it could not be announced: %s", error)
+            return None
+
     def _make_streams(self) -> dict[str, Past]:
         cameras, pasts = self._worker.scope.cameras, {}
-        record = self._worker.scope.record_path
+        dataset = self._worker.state.dataset
+        record = None if dataset is None else dataset.path
         kept = self._access.page.history_bytes // max(1, len(cameras)) if record is None else 0
         for index, (name, info) in enumerate(cameras.items()):
             memory = MemoryPast(kept) if kept else None
@@ -128,14 +146,17 @@ class ScopePage:
 
     def _subscribe(self) -> None:
         worker = self._worker
+        worker.subscribe(control.StateChanged, self._state_changed)
         worker.subscribe(control.TablesChanged, lambda _event: self._look_again())
-        worker.subscribe(control.LogLine, lambda event: self._log(event.level, event.worker, event.text))
-        worker.subscribe(control.Notice, lambda event: self._log(event.level, "supervisor", event.text))
+        worker.subscribe(control.LogLine, lambda event: self._log(control.LogLine, event.level, event.worker, event.text))
+        worker.subscribe(control.Notice, lambda event: self._log(control.Notice, event.level, "supervisor", event.text))
         worker.subscribe(RoiChanged, self._roi_came)
         worker.subscribe(RoiRemoved, self._roi_went)
         folder = worker.state.folder
         if folder is not None:
-            self.sessions.add_lines(lines_of(Path(folder) / "scope.log", LOG_TAIL_BYTES))
+            lines = lines_of(Path(folder) / "scope.log", LOG_TAIL_BYTES)
+            self._told = {each["worker"]: (each["level"], each["text"]) for each in lines}
+            self.sessions.add_lines(lines)
 
     def turn(self) -> None:
         """Serve until something has come from the scope, or half a second."""
@@ -143,8 +164,12 @@ class ScopePage:
         self._host.row.progress_a = sum(stream.sent for stream in self._streams)
 
     async def _turn(self) -> None:
-        if self._running.done():
-            self._running.result()
+        for task in (self._running, self._serving):
+            if task.done():
+                task.result()
+        for stream in self._streams:
+            if stream.feed is not None and stream.feed.failure is not None:
+                raise stream.feed.failure
         try:
             await asyncio.wait_for(self._bus_ready.wait(), TURN_S)
         except TimeoutError:
@@ -157,7 +182,8 @@ class ScopePage:
         self._loop.close()
 
     async def _end(self) -> None:
-        withdraw(self._announcement)
+        if self._announcement is not None:
+            withdraw(self._announcement)
         self._running.cancel()
         self._loop.remove_reader(self._host.endpoint.fileno())
         for stream in self._streams:
@@ -193,16 +219,17 @@ class ScopePage:
                     "name": table.name,
                     "owner": table.owner,
                     "capacity": table.capacity,
+                    "stored": info.recorded and tells_frames(Columns.from_description(table.name, table.columns).dtype),
                     "columns": columns,
                     "overlay": overlay_of(columns, streams),
                 }
             )
-        folder = self._worker.state.folder
+        folder, dataset = self._worker.state.folder, self._worker.state.dataset
         return {
             "version": version(),
             "mode": "live",
             "scope": info.name,
-            "record": {"path": info.record_path, "folder": folder} if info.record_path is not None else None,
+            "record": None if dataset is None else {"path": dataset.path, "folder": folder, "subfolder": dataset.folder},
             "streams": [self._stream_hello(stream, info.cameras[stream.name]) for stream in self._streams],
             "tables": tables,
             "commands": [_command_hello(each) for each in self._offer.commands],
@@ -238,6 +265,15 @@ class ScopePage:
         state["page"] = {"clients": len(self.sessions.clients), "viewers": viewers}
         return state
 
+    def _state_changed(self, event: control.StateChanged) -> None:
+        """Frames may be stored in another data set: what is looked back at is there from now on."""
+        if event.state.dataset != self._dataset:
+            self._dataset = event.state.dataset
+            for past in self._pasts.values():
+                if isinstance(past, StoredPast) and self._dataset is not None:
+                    past.go_on_in(self._dataset.path)
+            self.sessions.hello_changed()
+
     def _look_again(self) -> None:
         self._look_at_offer()
         self.sessions.hello_changed()
@@ -254,10 +290,24 @@ class ScopePage:
     def _form(self, _stream: str) -> None:
         self._loop.call_soon_threadsafe(self.sessions.hello_changed)
 
-    def _log(self, level: int, worker: str, text: str) -> None:
+    def _log(self, kind: type[Event], level: int, worker: str, text: str) -> None:
+        first = kind not in self._log_kinds
+        self._log_kinds.add(kind)
+        if first and self._told.get(worker) == (level, text):
+            return  # the last one of all, which is told again to whoever subscribes, and stands in the log
         self.sessions.add_lines([{"utc_ms": time.time_ns() / 1e6, "level": level, "worker": worker, "text": text}])
 
     # -- what clients ask
+
+    def stored_rows(self, table: str) -> NDArray[Any]:
+        """Open the rows of a table that are stored by now."""
+        offered = next((each for each in self._offer.tables if each.name == table), None)
+        if offered is None or self._run_folder is None:
+            raise m.Refused("unknown", f"there are no stored rows of a table {table!r}")
+        found = rows_of(self._run_folder, table, Columns.from_description(table, offered.columns).dtype)
+        if found is None:
+            raise m.Refused("unknown", f"no row of the table {table!r} is stored yet")
+        return found
 
     async def perform(self, who: str, message: m.FromClient) -> Any:
         """Pass a client's command on to the scope, and wait for what becomes of it."""
@@ -271,6 +321,8 @@ class ScopePage:
                 return await self._ask(who, control.StopAcquisition())
             case m.Saving():
                 return await self._ask(who, control.SetState(saving=message.on))
+            case m.SetFolder():
+                return await self._ask(who, control.SetFolder(folder=message.folder), 60.0)
             case m.ChangeSetting():
                 changed = control.SetSetting(camera=message.stream, setting=message.setting, value=self._checked(message))
                 return await self._ask(who, changed)
@@ -313,12 +365,12 @@ class ScopePage:
             del self._pending[number]
         if reply.error is not None:
             raise Failed(m.refusal(reply.error))
-        if reply.broadcast:
+        if reply.answers is not None:
             return {
-                worker: {"ok": True, "value": value}
-                if error is None
-                else {"ok": False, "error": m.refusal(msgspec.convert(error, ErrorRecord))}
-                for worker, value, error in reply.value
+                each.worker: {"ok": True, "value": each.value}
+                if each.error is None
+                else {"ok": False, "error": m.refusal(each.error)}
+                for each in reply.answers
             }
         return reply.value
 
@@ -338,16 +390,26 @@ class ScopePage:
             control.PageCommand(number=0, who=origin, command=name, to=None, payload=payload.encode(change, name)),
             to="supervisor",
         )
-        self._publish_rois()
+        self._rois_changed()
 
     def hear_rois(self, event: RoiList) -> None:
         """Take over what a predecessor has left; one's own lists are no news."""
         if event.revision > self.sessions.board.revision:
+            self._heard = event
             self.sessions.board.restore(event.rois, event.revision)
 
+    def _rois_changed(self) -> None:
+        """Leave the whole list for whoever comes later, once for all changes of a turn of the loop, before its replies."""
+        if not self._rois_due:
+            self._rois_due = True
+            self._loop.call_soon(self._publish_rois)
+
     def _publish_rois(self) -> None:
+        self._rois_due = False
         board = self.sessions.board
-        self._worker.publish(RoiList(rois=board.all(), revision=board.revision))
+        self._worker.publish(
+            RoiList(rois=board.all(), revision=board.revision, changed=self._heard.changed, removed=self._heard.removed)
+        )
 
     def _image(self, image: str) -> str | None:
         """The stream that a worker means; None if there is none of that name."""
@@ -356,6 +418,9 @@ class ScopePage:
         return image if image in {stream.name for stream in self._streams} else None
 
     def _roi_came(self, event: RoiChanged) -> None:
+        if event == self._heard.changed:
+            return  # the last one of all, which is told again to whoever subscribes
+        self._heard = msgspec.structs.replace(self._heard, changed=event)
         image = self._image(event.image)
         if image is None or event.origin.startswith(OWN) or self.sessions.board.get(image, event.roi.id) == event.roi:
             return
@@ -364,14 +429,17 @@ class ScopePage:
         except m.Refused as refused:
             log.warning("a ROI of %s is not shown: %s", event.origin, refused.message)
             return
-        self._publish_rois()
+        self._rois_changed()
 
     def _roi_went(self, event: RoiRemoved) -> None:
+        if event == self._heard.removed:
+            return
+        self._heard = msgspec.structs.replace(self._heard, removed=event)
         image = self._image(event.image)
         if image is None or event.origin.startswith(OWN) or self.sessions.board.get(image, event.roi_id) is None:
             return
         self.sessions.board.remove(image, event.roi_id, event.origin)
-        self._publish_rois()
+        self._rois_changed()
 
 
 def _command_hello(command: control.OfferedCommand) -> dict[str, Any]:

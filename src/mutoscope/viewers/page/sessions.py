@@ -15,16 +15,19 @@ from typing import Any, Protocol
 
 import msgspec
 from aiohttp import WSMsgType, web
+from numpy.typing import NDArray
 
-from mutoscope.model.errors import MutoscopeError
+from mutoscope.model.errors import CommandTimeoutError, MutoscopeError
 from mutoscope.model.roi import Roi
 from mutoscope.viewers.page import messages as m
 from mutoscope.viewers.page.access import CONTROL, Visitor
-from mutoscope.viewers.page.board import ROIS, RoiBoard
+from mutoscope.viewers.page.board import ROI_BYTES, ROIS, RoiBoard
 from mutoscope.viewers.page.client import LOG_LINES, Client
 from mutoscope.viewers.page.lease import Lease
+from mutoscope.viewers.page.onlookers import Onlookers
 from mutoscope.viewers.page.past import Past, PastFrame, Where
-from mutoscope.viewers.page.pixels import FROM_HISTORY, WHOLE, Histogram, View, encode_frame, exact_value
+from mutoscope.viewers.page.pixels import WHOLE, Histogram, View, exact_value
+from mutoscope.viewers.page.stored_tables import rows_near
 from mutoscope.viewers.page.streams import CREDIT, PageStream
 from mutoscope.viewers.page.tables import TableDesk
 
@@ -39,7 +42,7 @@ REQUESTS = 32
 STATE_S = 0.5
 GOODBYE_S = 0.3
 QUICK_S = 0.05
-CLOSE_EXPIRED, CLOSE_MALFORMED, CLOSE_STUCK = 4001, 4002, 4003
+CLOSE_FAILED, CLOSE_EXPIRED, CLOSE_MALFORMED, CLOSE_STUCK = 1011, 4001, 4002, 4003
 
 
 class Shown(Protocol):
@@ -50,6 +53,9 @@ class Shown(Protocol):
 
     def state(self) -> dict[str, Any]:
         """The protocol's ``state``."""
+
+    def stored_rows(self, table: str) -> NDArray[Any]:
+        """Open the stored rows of a table; raises Refused where there are none. From any thread."""
 
     async def perform(self, who: str, message: m.FromClient) -> Any:
         """Do what a client with control asks, and return the value of the reply; raises what it is refused with."""
@@ -73,6 +79,9 @@ class Sessions:
         The tables.
     lease_s : float
         See :class:`Lease`.
+    plane_rois : callable(layer, at), optional
+        Returns the ROIs of a layer on a plane, where there are layers; raises LookupError where there is no such one. Called
+        in the thread that reads.
     """
 
     def __init__(
@@ -84,23 +93,27 @@ class Sessions:
         *,
         lease_s: float,
         limits: Mapping[str, Any],
+        plane_rois: Callable[[str, Mapping[str, str]], dict[str, Any]] | None = None,
     ) -> None:
         self._shown = shown
         self._streams = {stream.name: stream for stream in streams}
-        self._ordered = list(streams)
+        self._numbered = {stream.index: stream for stream in streams}
         self._pasts = pasts
+        self._rois_of = plane_rois
         self._tables = tables
         self._limits = {
             "credit": CREDIT,
             "message_bytes": m.MESSAGE_BYTES,
             "table_rows": m.TABLE_ROWS,
             "rois": ROIS,
+            "roi_bytes": ROI_BYTES,
             "lease_s": lease_s,
             **limits,
         }
         self.lease = Lease(lease_s, self._lease_changed)
         self.board = RoiBoard(self._tell_all)
         self.clients: dict[int, Client] = {}
+        self.onlookers = Onlookers(self.clients)
         self._numbers = itertools.count(1)
         self._lines: list[dict[str, Any]] = []
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="mutoscope-past")
@@ -115,7 +128,10 @@ class Sessions:
             m.AskPixel: self._pixel,
             m.Seek: self._seek,
             m.AskIndex: self._index,
+            m.AskPlaneRois: self._plane_rois,
+            m.SendPicture: self.onlookers.picture_came,
             m.AskTable: self._table,
+            m.AskRows: self._rows,
             m.TakeLease: self._take_lease,
         }
 
@@ -129,7 +145,7 @@ class Sessions:
         client = Client(number, visitor, socket, address, transport, functools.partial(self._frame_left, number))
         self.clients[number] = client
         self._came.set()
-        for stream in self._ordered:
+        for stream in self._streams.values():
             stream.join(number, functools.partial(self._offer, client, stream.index))
         log.info("%s has come (%s, from %s)", client.id, visitor.role, address)
         client.say(self._hello(client))
@@ -138,11 +154,12 @@ class Sessions:
         client.lines.extend(self._lines)
         client.due("log", functools.partial(_log_message, client))
         sender = asyncio.create_task(client.send_on())
+        sender.add_done_callback(functools.partial(self._sender_ended, client))
         try:
             await self._listen(client)
         finally:
             del self.clients[number]
-            for stream in self._ordered:
+            for stream in self._streams.values():
                 stream.leave(number)
             self.lease.release(client.id)
             for task in (sender, *client.tasks):
@@ -150,6 +167,14 @@ class Sessions:
             await asyncio.gather(sender, *client.tasks, return_exceptions=True)
             self._tables.close_unused(self._tables_used())
             log.info("%s has gone", client.id)
+
+    def _sender_ended(self, client: Client, sender: asyncio.Task[None]) -> None:
+        """End the connection of a client that nothing can be sent to any more; say why if it is not its own end."""
+        error = None if sender.cancelled() else sender.exception()
+        if error is None or isinstance(error, ConnectionError):
+            return
+        log.error("%s is cut off: what it was to be sent could not be made", client.id, exc_info=error)
+        self._cut(client, CLOSE_FAILED, b"the page failed")
 
     async def _listen(self, client: Client) -> None:
         async for message in client.socket:
@@ -164,6 +189,7 @@ class Sessions:
                 await client.socket.close(code=CLOSE_MALFORMED, message=b"too many malformed messages")
 
     def _heard(self, client: Client, text: str) -> None:
+        client.heard = time.monotonic()
         try:
             message = m.decode(text)
         except m.Refused as refused:
@@ -223,7 +249,8 @@ class Sessions:
         self._loop.call_soon_threadsafe(client.frame, stream, message)
 
     def _frame_left(self, number: int, stream: int) -> None:
-        self._ordered[stream].taken(number)
+        if (found := self._numbered.get(stream)) is not None:
+            found.taken(number)
 
     def _stream(self, name: str) -> PageStream:
         try:
@@ -233,13 +260,15 @@ class Sessions:
             raise m.Refused("unknown", f"there is no stream {name!r}; there are: {known}") from None
 
     def _view(self, client: Client, message: m.SetView) -> None:
-        view = View(message.crop, message.step)
+        view = View(message.crop, message.step, message.levels)
         self._stream(message.stream).set_view(client.number, view, message.at_most_hz)
 
     def _credit(self, client: Client, message: m.GiveCredit) -> None:
+        client.counted.pop(message.stream, None)  # what it sees next is live, with another histogram
         self._stream(message.stream).add_credit(client.number, message.frames)
 
     def _histogram(self, client: Client, message: m.AskHistogram) -> None:
+        client.counted.pop(message.stream, None)
         self._stream(message.stream).set_histogram(client.number, message.on)
 
     def histogram(self, stream: str, frame_id: int, found: Histogram) -> None:
@@ -247,8 +276,7 @@ class Sessions:
         self._loop.call_soon_threadsafe(self._tell_histogram, stream, frame_id, found)
 
     def _tell_histogram(self, stream: str, frame_id: int, found: Histogram) -> None:
-        told = {"type": "histogram", "stream": stream, "frame_id": frame_id, **msgspec.structs.asdict(found)}
-        text = m.encode(told)
+        text = m.encode(_histogram_message(stream, frame_id, found))
         for client in self.clients.values():
             if self._streams[stream].wants_histogram(client.number):
                 client.due(("histogram", stream), lambda: text)
@@ -265,11 +293,18 @@ class Sessions:
         return _LATER
 
     async def _past_pixel(self, past: Past, message: m.AskPixel) -> dict[str, Any]:
-        where = Where(frame_id=message.frame_id) if message.frame_id is not None else Where(number=-1)
-        found = await self._read(past.find, where)
-        if message.frame_id not in (None, found.stamp.frame_id):
-            raise m.Refused("unknown", f"frame {message.frame_id} is not there any more")
-        return {"frame_id": found.stamp.frame_id, **_value_at(found.array, message)}
+        newest = -1 if message.frame_id is None and message.at is None else None
+        where = Where(frame_id=message.frame_id, number=newest, image=message.image, at=message.at)
+
+        def work() -> dict[str, Any]:
+            found = past.find(where)
+            if message.frame_id not in (None, found.stamp.frame_id):
+                raise m.Refused("unknown", f"frame {message.frame_id} is not there any more")
+            _check_inside(found.shape, message)
+            return {"frame_id": found.stamp.frame_id, **found.value(message.y, message.x)}
+
+        value: dict[str, Any] = await self._read(work)
+        return value
 
     def _past(self, stream: str) -> Past:
         self._stream(stream)
@@ -285,47 +320,72 @@ class Sessions:
             raise m.Refused("unknown", str(error.args[0]) if error.args else "there is no such frame") from error
 
     def _seek(self, client: Client, message: m.Seek) -> Any:
-        given = [message.frame_id, message.number, message.fraction, message.utc_ms]
+        given = [message.frame_id, message.number, message.fraction, message.utc_ms, message.at]
         if sum(each is not None for each in given) != 1:
-            raise m.Refused("malformed", "a seek has one of frame_id, number, fraction and utc_ms")
+            raise m.Refused("malformed", "a seek has one of frame_id, number, fraction, utc_ms and at")
         past = self._past(message.stream)
-        if client.seek is None or client.seek.done():
-            client.seek = asyncio.ensure_future(self._seek_on(client, message, past))
-            client.tasks.add(client.seek)
-            client.seek.add_done_callback(client.tasks.discard)
+        running = client.seeks.get(message.stream)
+        if running is None or running.done():
+            task = client.seeks[message.stream] = asyncio.ensure_future(self._seek_on(client, message, past))
+            client.tasks.add(task)
+            task.add_done_callback(client.tasks.discard)
             return _LATER
-        if client.next_seek is not None:
+        if (waiting := client.next_seek.get(message.stream)) is not None:
             newer = m.refusal(m.Refused("superseded", "a newer seek took its place"))
-            client.refuse(client.next_seek[0].id, newer)
-        client.next_seek = (message, past)
+            client.refuse(waiting.id, newer)
+        client.next_seek[message.stream] = message
         return _LATER
 
     async def _seek_on(self, client: Client, message: m.Seek, past: Past) -> None:
-        while True:
-            await self._answer(client, message.id, functools.partial(self._found, client, message, past))
-            if client.next_seek is None:
-                return
-            (message, past), client.next_seek = client.next_seek, None
+        found: m.Seek | None = message
+        while found is not None:
+            await self._answer(client, found.id, functools.partial(self._found, client, found, past))
+            found = client.next_seek.pop(message.stream, None)
 
     async def _found(self, client: Client, message: m.Seek, past: Past) -> dict[str, Any]:
-        where = Where(message.frame_id, message.number, message.fraction, message.utc_ms)
+        where = Where(message.frame_id, message.number, message.fraction, message.utc_ms, message.image, message.at)
         stream = self._stream(message.stream)
         view = stream.view_of(client.number) or WHOLE
+        counts = stream.wants_histogram(client.number)
+        counted = client.counted.get(message.stream)
 
-        def work() -> tuple[PastFrame, bytearray]:
+        def work() -> tuple[PastFrame, bytearray, Histogram | None]:
             found = past.find(where)
-            packed = encode_frame(found.array, found.stamp, view, stream=stream.index, flags=FROM_HISTORY, request=message.id)
-            return found, packed
+            if message.exact and message.at is None and found.stamp.frame_id != message.frame_id:
+                raise LookupError(f"frame {message.frame_id} is not there")
+            packed = found.message(view, stream=stream.index, request=message.id)
+            fresh = counts and counted != (message.image, found.stamp.frame_id)
+            return found, packed, found.histogram() if fresh else None
 
-        found, packed = await self._read(work)
+        found, packed, histogram = await self._read(work)
+        if histogram is not None:
+            client.counted[message.stream] = (message.image, found.stamp.frame_id)
+            client.say(_histogram_message(message.stream, found.stamp.frame_id, histogram, message.id))
         client.say(packed)
         utc_ms = found.stamp.utc_ns / 1e6 or None
         return {"frame_id": found.stamp.frame_id, "number": found.number, "utc_ms": utc_ms}
 
     def _index(self, client: Client, message: m.AskIndex) -> Any:
         past = self._past(message.stream)
-        self._start(client, message.id, functools.partial(self._read, past.index))
+        self._start(client, message.id, functools.partial(self._read, past.index, message.image))
         return _LATER
+
+    # -- layers of a viewer
+
+    def _plane_rois(self, client: Client, message: m.AskPlaneRois) -> Any:
+        if self._rois_of is None:
+            raise m.Refused("unknown", f"there is no layer {message.layer!r}")
+        self._start(client, message.id, functools.partial(self._read, self._rois_of, message.layer, message.at))
+        return _LATER
+
+    def set_streams(self, streams: Sequence[PageStream]) -> None:
+        """Show these streams from now on; say :meth:`hello_changed` then."""
+        before, self._streams = self._streams, {stream.name: stream for stream in streams}
+        self._numbered = {stream.index: stream for stream in streams}
+        for stream in streams:
+            if stream.name not in before:
+                for client in self.clients.values():
+                    stream.join(client.number, functools.partial(self._offer, client, stream.index))
 
     # -- tables
 
@@ -336,6 +396,13 @@ class Sessions:
         else:
             client.tables.pop(message.table, None)
             self._tables.close_unused(self._tables_used())
+
+    def _rows(self, client: Client, message: m.AskRows) -> Any:
+        def near() -> dict[str, Any]:
+            return rows_near(self._shown.stored_rows(message.table), message)
+
+        self._start(client, message.id, functools.partial(self._read, near))
+        return _LATER
 
     def _tables_used(self) -> set[str]:
         return {table for client in self.clients.values() for table in client.tables}
@@ -368,7 +435,7 @@ class Sessions:
     def _take_lease(self, client: Client, message: m.TakeLease) -> dict[str, Any]:
         self._check_role(client)
         if message.take:
-            self.lease.take(client.id, message.name)
+            self.lease.take(client.id, _printable(message.name), message.brief)
         else:
             self.lease.release(client.id)
         return self._lease_message(client)
@@ -378,6 +445,7 @@ class Sessions:
         yours = lease.holder == client.id
         return {
             "type": "lease", "holder": lease.holder, "name": lease.name, "yours": yours, "expires_in_s": lease.expires_in_s,
+            "brief": lease.brief and lease.holder is not None,
         }  # fmt: skip
 
     def _lease_changed(self) -> None:
@@ -421,8 +489,9 @@ class Sessions:
             client.due("hello", functools.partial(lambda each: m.encode(self._hello(each)), client))
 
     def _tell_all(self, message: dict[str, Any]) -> None:
+        text = m.encode(message)
         for client in self.clients.values():
-            client.say(message)
+            client.say(text)
 
     def add_lines(self, lines: list[dict[str, Any]]) -> None:
         """Tell everyone new lines of the log."""
@@ -458,7 +527,11 @@ class Sessions:
             await asyncio.wait_for(self._came.wait(), STATE_S)
 
     def _tell_state(self) -> None:
-        text = m.encode({"type": "state", **self._shown.state()})
+        try:
+            text = m.encode({"type": "state", **self._shown.state()})
+        except CommandTimeoutError as error:
+            log.warning("the state is not told: %s", error)
+            return
         for client in self.clients.values():
             client.due("state", lambda: text)
 
@@ -528,10 +601,23 @@ def _about(text: str) -> tuple[str | None, int] | None:
     return (kind[:100] if isinstance(kind, str) else None, request)
 
 
+def _printable(name: str) -> str:
+    """Return a name that fits into a line of the log: of what is no letter or sign, spaces are left."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+
+
 def _value_at(array: Any, message: m.AskPixel) -> dict[str, Any]:
-    if not (0 <= message.y < array.shape[0] and 0 <= message.x < array.shape[1]):
-        raise m.Refused("unknown", f"pixel ({message.y}, {message.x}) lies outside of {array.shape[0]} x {array.shape[1]}")
+    _check_inside(array.shape, message)
     return exact_value(array, message.y, message.x)
+
+
+def _check_inside(shape: tuple[int, ...], message: m.AskPixel) -> None:
+    if not (0 <= message.y < shape[0] and 0 <= message.x < shape[1]):
+        raise m.Refused("unknown", f"pixel ({message.y}, {message.x}) lies outside of {shape[0]} x {shape[1]}")
+
+
+def _histogram_message(stream: str, frame_id: int, found: Histogram, request: int = 0) -> dict[str, Any]:
+    return {"type": "histogram", "stream": stream, "frame_id": frame_id, "request": request, **msgspec.structs.asdict(found)}
 
 
 def _log_message(client: Client) -> str | None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mutoscope.model.errors import ConfigError, ScopeStateError
-from mutoscope.viewers.announce import Announced, announced
+from mutoscope.viewers.watching.scopes import running_scope
 
 __all__ = ["share"]
 
@@ -21,7 +21,7 @@ def share(scope: str | None, seconds: float) -> str:
     Parameters
     ----------
     scope : str, optional
-        Its name, or the beginning of it; needed where several have a page.
+        Its name, or the beginning of it, or the port of its page; needed where several have a page.
     seconds : float
         How long the link holds.
 
@@ -32,7 +32,7 @@ def share(scope: str | None, seconds: float) -> str:
     ScopeStateError
         If its page does not answer.
     """
-    page = _chosen(scope)
+    page = running_scope(scope)
     place = urlsplit(page.address)
     connection = http.client.HTTPConnection(place.hostname or "", place.port or 80, timeout=TIMEOUT_S)
     try:
@@ -51,16 +51,3 @@ def share(scope: str | None, seconds: float) -> str:
         raise ScopeStateError(f"the page of {page.name} does not share: it answered {answer.status}")
     token: str = msgspec.json.decode(content)["token"]
     return f"{page.link}?token={token}"
-
-
-def _chosen(scope: str | None) -> Announced:
-    pages = announced("page")
-    if not pages:
-        raise ConfigError("no scope of yours runs on this computer with a page")
-    named = [page for page in pages if scope is None or page.name == scope or page.name.startswith(scope)]
-    names = ", ".join(page.name for page in pages)
-    if not named:
-        raise ConfigError(f"there is no page of a scope {scope!r}; there are: {names}")
-    if len(named) > 1 and not any(page.name == scope for page in named):
-        raise ConfigError(f"several scopes have a page, name one: {names}")
-    return next((page for page in named if page.name == scope), named[0])

@@ -18,6 +18,7 @@ from pathlib import Path
 from aiohttp import WSCloseCode, web
 
 from mutoscope.viewers.page.access import CONTROL, Access, Visitor
+from mutoscope.viewers.page.door import Door
 from mutoscope.viewers.page.messages import MESSAGE_BYTES, SUBPROTOCOL, encode
 from mutoscope.viewers.page.moderation import Moderation
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("_static")
 HEARTBEAT_S = 20.0
 CONNECTIONS = 64
+LONGEST_PATH = 200
 SHARE_S = 30 * 24 * 3600.0
 QUIET_S = 5.0
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -62,25 +64,30 @@ class Site:
         self._refused: Counter[str] = Counter()
         self._said = 0.0
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
         self._moderation = Moderation()
         mimetypes.add_type("text/javascript", ".js")
         mimetypes.add_type("application/wasm", ".wasm")
         mimetypes.add_type("font/woff2", ".woff2")
 
-    async def start(self, listener: sockets.socket) -> None:
-        """Serve from now on."""
+    async def start(self, listener: sockets.socket) -> asyncio.Task[None]:
+        """Serve from now on. Returns what goes on until :meth:`stop`; the socket is closed then."""
         self._moderation.begin()
         app = web.Application(client_max_size=4096, middlewares=[self._checked])
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        assert self._runner.server is not None
+        self._door = Door(listener, self._runner.server, self._turned_out)
+        return self._door.task
 
     async def stop(self, message: str) -> None:
         """Say goodbye to everyone and stop serving."""
         goodbyes = [socket.close(code=WSCloseCode.GOING_AWAY, message=message.encode()[:120]) for socket in self._sockets]
         if goodbyes:
             await asyncio.wait([asyncio.ensure_future(goodbye) for goodbye in goodbyes], timeout=0.5)
+        if self._door is not None:
+            await self._door.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self._moderation.end()
@@ -109,6 +116,10 @@ class Site:
         self.say_refused()
         page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Mutoscope</title><p>{html.escape(text)}</p></html>\n"
         return kind(text=page, content_type="text/html")
+
+    def _turned_out(self) -> None:
+        self._refused["a connection that asked for nothing, or long ago"] += 1
+        self.say_refused()
 
     def say_refused(self, *, now: bool = False) -> None:
         """Write who was refused into the log, at most once in a while."""
@@ -139,13 +150,18 @@ class Site:
         visitor, by_cookie = self._visitor(request)
         if visitor is None:
             raise self._refuse(web.HTTPUnauthorized, "no valid token", _ADDRESS_NEEDED, request)
-        if path == "ws" and request.method == "GET":
-            return await self._open(request, visitor, origin, by_cookie)
-        if path == "share" and request.method == "POST":
-            return self._share(request, visitor)
-        if request.method not in ("GET", "HEAD"):
-            raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
-        return self._file(path, request)
+        assert self._door is not None
+        self._door.let_in(request.transport)
+        try:
+            if path == "ws" and request.method == "GET":
+                return await self._open(request, visitor, origin, by_cookie)
+            if path == "share" and request.method == "POST":
+                return self._share(request, visitor)
+            if request.method not in ("GET", "HEAD"):
+                raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
+            return self._file(path, request)
+        finally:
+            self._door.wait(request.transport)
 
     def _path(self, request: web.Request) -> str:
         """The path below the page's own address, whether a proxy has taken its base path away or not."""
@@ -191,7 +207,7 @@ class Site:
 
     def _file(self, path: str, request: web.Request) -> web.StreamResponse:
         parts = path.split("/") if path else ["index.html"]
-        file = STATIC.joinpath(*parts) if all(_PART.fullmatch(part) for part in parts) else None
+        file = STATIC.joinpath(*parts) if len(path) <= LONGEST_PATH and all(_PART.fullmatch(part) for part in parts) else None
         if file is None or not file.is_file() or not file.resolve().is_relative_to(STATIC.resolve()):
             if parts == ["index.html"]:
                 raise self._refuse(web.HTTPServiceUnavailable, "no front end", _NO_FRONT_END, request)

@@ -14,7 +14,7 @@ from mutoscope.frames import TableReader
 from mutoscope.model.errors import ClosedError
 from mutoscope.viewers.page.messages import TABLE_ROWS, Refused, encode
 
-__all__ = ["TableDesk", "TableView", "columns_of", "overlay_of"]
+__all__ = ["TableDesk", "TableView", "columns_of", "overlay_of", "plain"]
 
 _EXACT = 2**53
 _IDS = ("id", "track", "track_id", "bead", "particle", "label")
@@ -117,7 +117,7 @@ class TableDesk:
             "first": view.first,
             "last_row_id": known.last_id,
             "lost": lost,
-            "columns": {name: _plain(rows[name]) for name in view.columns},
+            "columns": {name: plain(rows[name]) for name in view.columns},
         }
         view.first, view.last_id, view.due = False, int(ids[-1]) if len(ids) else 0, time.monotonic() + view.period_s
         return encode(message)
@@ -127,7 +127,8 @@ class TableDesk:
         self.close_unused(set())
 
 
-def _plain(column: NDArray[Any]) -> list[Any]:
+def plain(column: NDArray[Any]) -> list[Any]:
+    """Return the values of a column as the protocol has them."""
     kind = column.dtype.kind
     if kind == "S":
         return [value.decode("utf-8", "replace") for value in column.ravel().tolist()]
