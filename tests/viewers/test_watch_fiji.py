@@ -143,6 +143,11 @@ def test_a_roi_that_is_drawn_in_imagej_reaches_worker_and_viewer_under_one_id_an
         probe.ask("person drags", title, 0, 3, 2)
         until(lambda: drawn(other, ROIS)[roi_id].geometry == Rectangle((32.5, 43.5), 6.0, 8.0), lambda: drawn(other, ROIS))
         until(lambda: scope.request(Heard())[roi_id] == pytest.approx((29.5, 39.5)), lambda: scope.request(Heard()))
+        # moved in the other viewer while it is selected in ImageJ: the selection goes along, and does not pull it back
+        draw(other, ROIS, Roi(roi_id, Rectangle((10.5, 20.5), 6.0, 8.0)))
+        until(lambda: probe.ask("roi", 0)[1:] == ["17", "8", "8", "6"], lambda: probe.ask("roi", 0))
+        probe.ask("person drags", title, 0, 1, 1)
+        until(lambda: drawn(other, ROIS)[roi_id].geometry == Rectangle((11.5, 21.5), 6.0, 8.0), lambda: drawn(other, ROIS))
         # put by a worker, deleted by the person
         scope.request(Put(roi_id="bead", y=5.0))
         until(lambda: probe.ask("rois")[0] == "2", lambda: probe.ask("rois"))

@@ -140,6 +140,7 @@ final class EditableRois {
                     manager.add((ImagePlus) null, each.getValue(), -1);
                 } else if (!form.equals(known.get(each.getKey()))) {
                     manager.setRoi(each.getValue(), at);
+                    takeSelectionAlong(each.getKey(), each.getValue());
                 }
                 known.put(each.getKey(), form);
             }
@@ -147,6 +148,15 @@ final class EditableRois {
             follow();
         } finally {
             looking = false;
+        }
+    }
+
+    /** A selection that stayed where it was would pull its ROI back; one that the person's hand is just moving does so rightly. */
+    private void takeSelectionAlong(String id, Roi roi) {
+        Roi selected = window.image().getRoi();
+        if (selected != null && selected.getState() == Roi.NORMAL && layer.equals(selected.getProperty(RoiSet.LAYER))
+            && id.equals(selected.getProperty(ID))) {
+            window.image().setRoi(copy(roi));
         }
     }
 
