@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from mutoscope.model.errors import BackendUnavailableError
 from mutoscope.model.install import install_command
 from mutoscope.storage.ome_tiff._layout import Geometry
 
-__all__ = ["Encoder", "decode", "load_codecs"]
+__all__ = ["Encoder", "decode", "load_codecs", "mark_of_strips"]
 
 _MAX_THREADS = 8
 _LEVELS = {"zlib": 1, "zstd": 1}
@@ -45,21 +45,21 @@ class Encoder:
     def __init__(self, geometry: Geometry) -> None:
         codecs = load_codecs()
         self._encode: Callable[..., bytes] = {"zlib": codecs.deflate_encode, "zstd": codecs.zstd_encode}[geometry.compression]
+        self._crc32: Callable[[bytes], int] = codecs.deflate_crc32  # what zlib's gives, several times as fast
         self._level = _LEVELS[geometry.compression]
         rows, height = geometry.rows_per_strip, geometry.shape[0]
         self._cuts = [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
         threads = min(len(self._cuts), len(os.sched_getaffinity(0)), _MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, "mutoscope-encode") if threads > 1 else None
 
-    def __call__(self, frame: NDArray[Any]) -> tuple[list[bytes], int]:
-        """Return the compressed strips and their mark."""
+    def strips(self, frame: NDArray[Any]) -> Iterator[tuple[bytes, int]]:
+        """Yield the compressed strips and the CRC-32 of each, in order; the later ones are compressed meanwhile."""
 
         def one(cut: slice) -> tuple[bytes, int]:
             data = self._encode(frame[cut], level=self._level)
-            return data, zlib.crc32(data)
+            return data, self._crc32(data)
 
-        done = list(map(one, self._cuts)) if self._pool is None else list(self._pool.map(one, self._cuts))
-        return [data for data, _ in done], mark_of_strips([crc for _, crc in done])
+        return map(one, self._cuts) if self._pool is None else self._pool.map(one, self._cuts)
 
     def close(self) -> None:
         """End its threads; twice is fine."""
@@ -81,7 +81,7 @@ def decode(geometry: Geometry, data: memoryview, counts: tuple[int, ...]) -> tup
     for number, count in enumerate(counts):
         strip = data[begin : begin + count]
         begin += count
-        crcs.append(zlib.crc32(strip))
+        crcs.append(codecs.deflate_crc32(strip))
         target = frame[number * geometry.rows_per_strip : (number + 1) * geometry.rows_per_strip]
         try:
             found = decoder(strip, out=target.reshape(-1).view(np.uint8))

@@ -38,7 +38,10 @@ COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 OME_TYPES = {name: name for name in DTYPES} | {"float32": "float", "float64": "double"}
 SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
-STRIP_BYTES = 128 * 1024
+STRIPS = 16
+MIN_STRIP_BYTES, MAX_STRIP_BYTES = 128 * 1024, 512 * 1024
+"""A compressed frame has about so many strips, for as many cores, but none that is not worth handing to another one."""
+
 MAX_FRAME_BYTES = 1 << 40
 _ENTRY = struct.Struct("<HHQQ")
 _COUNT = struct.Struct("<Q")
@@ -109,7 +112,8 @@ def plan_geometry(shape: tuple[int, int], dtype: DTypeLike, compression: str | N
     row_bytes = width * np.dtype(name).itemsize
     if not 0 < height < 2**31 or not 0 < width < 2**31 or height * row_bytes > MAX_FRAME_BYTES:
         raise ConfigError(f"frames of shape {shape} cannot be stored")
-    rows = height if compression == "none" else min(height, max(1, STRIP_BYTES // row_bytes))
+    strip_bytes = min(MAX_STRIP_BYTES, max(MIN_STRIP_BYTES, height * row_bytes // STRIPS))
+    rows = height if compression == "none" else min(height, max(1, strip_bytes // row_bytes))
     return Geometry((height, width), name, compression, rows)
 
 

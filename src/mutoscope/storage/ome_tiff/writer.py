@@ -22,7 +22,7 @@ from mutoscope.storage._behind import Behind
 from mutoscope.storage._latency import LatencyHistogram
 from mutoscope.storage._metadata import unfit_metadata
 from mutoscope.storage.ome_tiff import _description, _layout
-from mutoscope.storage.ome_tiff._codec import Encoder
+from mutoscope.storage.ome_tiff._codec import Encoder, mark_of_strips
 from mutoscope.storage.ome_tiff._dataset import MAX_POSITION, Lock, Names, Sidecar, change_sidecar
 from mutoscope.storage.ome_tiff._layout import FrameMeta, Geometry, Pages
 from mutoscope.storage.ome_tiff._pagefile import PageFile, open_regular
@@ -204,25 +204,28 @@ class OmeTiffWriter(FrameStreamWriter):
         self._latency.add(time.perf_counter_ns() - began)
         return Receipt(number, frame_id, syncer)
 
-    def _encoded(self, array: NDArray[Any]) -> tuple[Any, tuple[int, ...], int]:
-        """Return the pixels as they are stored, how many bytes each strip has, and the mark."""
+    def _write_pixels(self, fd: int, array: NDArray[Any], at: int) -> tuple[tuple[int, ...], int]:
+        """Write a frame as it is stored; returns how many bytes each strip has, and the mark."""
         if self._encoder is None:
-            return array, (self._frame_bytes,), _layout.mark_of(array)
-        strips, mark = self._encoder(array)
-        return b"".join(strips), tuple(map(len, strips)), mark
+            _files.write_all(fd, array, at)
+            return (self._frame_bytes,), _layout.mark_of(array)
+        counts, crcs = [], []
+        for data, crc in self._encoder.strips(array):
+            _files.write_all(fd, data, at)
+            at += len(data)
+            counts.append(len(data))
+            crcs.append(crc)
+        return tuple(counts), mark_of_strips(crcs)
 
     def _add(self, file: _Open, position: int, meta: FrameMeta, array: NDArray[Any]) -> None:
         fd = self._opened(position, file)
         place = self._pages.place(file.record_at, file.end)
-        data, counts, mark = self._encoded(array)
-        slot = self._pages.build(
-            place, file.ordinal, meta, counts, mark
-        )  # raises for what cannot be stored: nothing is written
         try:
-            _files.write_all(fd, data, place.pixels_at)
+            counts, mark = self._write_pixels(fd, array, place.pixels_at)
+            slot = self._pages.build(place, file.ordinal, meta, counts, mark)
             kill_point("tiff.append.pixels_written")
             _files.write_all(fd, slot, place.record_at)
-        except OSError:
+        except BaseException:  # a disk that is full, what cannot be stored, an interrupt
             os.ftruncate(fd, file.end)  # gives the room back
             raise
         kill_point("tiff.append.page_written")
@@ -273,12 +276,11 @@ class OmeTiffWriter(FrameStreamWriter):
         text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
         place = self._pages.place(None, _layout.DESCRIPTION_AT + len(text))
         ifd = place.record_at + _layout.RECORD.size
-        data, counts, mark = self._encoded(array)
-        slot = self._pages.build(place, 0, meta, counts, mark, (len(text), _layout.DESCRIPTION_AT))
         part = self._names.part()
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            _files.write_all(fd, data, place.pixels_at)
+            counts, mark = self._write_pixels(fd, array, place.pixels_at)
+            slot = self._pages.build(place, 0, meta, counts, mark, (len(text), _layout.DESCRIPTION_AT))
             _files.write_all(fd, slot, place.record_at)
             _files.write_all(fd, _layout.HEADER + ifd.to_bytes(8, "little") + text, 0)
             kill_point("tiff.create.written")
