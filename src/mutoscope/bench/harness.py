@@ -13,6 +13,7 @@ import contextlib
 import gc
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ __all__ = [
     "Rounds",
     "Spread",
     "describe_machine",
+    "own_folder",
     "percentile",
     "rest",
     "touched",
@@ -396,6 +398,21 @@ def touched(shape: int | Sequence[int], dtype: npt.DTypeLike = np.uint8) -> npt.
     made = np.empty(shape, dtype)
     made.view(np.uint8)[...] = 1
     return made
+
+
+@contextlib.contextmanager
+def own_folder(variable: str) -> Iterator[None]:
+    """Have an environment variable name a folder of the bench's own, which is removed at the end."""
+    before = os.environ.get(variable)
+    with tempfile.TemporaryDirectory(prefix="mutoscope-bench-") as folder:
+        os.environ[variable] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = before
 
 
 def rest(place: Path, nbytes: int = 0) -> None:

@@ -1,29 +1,49 @@
-"""Viewers with windows, napari and ImageJ, on the screen that there is: images a second, and SIGKILL of either side.
+"""Viewers that people look at, napari, ImageJ and the browser's: images a second, and SIGKILL of either side.
 
-The viewers are those that a person has installed, with settings of the bench's own. ImageJ is killed by itself as well, and
-tells how often it has painted; napari is one process, which does not.
+napari and ImageJ are on the screen that there is; at the page of the browser's looks nobody, and then a Chromium, which needs
+no screen. They are those that a person has installed, with settings of the bench's own. ImageJ is killed by itself as well, and
+tells how often it has painted; the others are one process, which does not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
 from mutoscope.bench.harness import Bench, Measures, touched
 from mutoscope.bench.viewer_kills import kill_many, tell
-from mutoscope.model.errors import ConfigError
-from mutoscope.viewers.sink import ViewerSink, open_viewer
+from mutoscope.model.errors import BackendUnavailableError, ConfigError
+from mutoscope.viewers.sink import ViewerSink, open_viewer, progress
 
 __all__ = ["WINDOWED", "measure_windowed"]
 
-WINDOWED = ("napari", "fiji")
+WINDOWED = ("napari", "fiji", "browser")
 IMAGES = {256: 1000, 2048: 100}
 """Side in pixels, and images a round."""
 KILLS = 20
 _TIMEOUT_S = 180.0
+_LOOK_S = 0.1
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
+_CHROMIUM_OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--remote-debugging-port=0",
+)
 _IN_SIGHT = "A01_s1_w1_z1_t1.tif"
 
 
@@ -56,6 +76,27 @@ def _helpers(kind: str) -> Sequence[int]:
     return [each.pid for each in running()]
 
 
+@contextlib.contextmanager
+def _looked_at(link: str) -> Iterator[None]:
+    """Have a Chromium without a screen look at a page, drawing by processor."""
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
+        raise BackendUnavailableError(f"a browser is needed that can do without a screen, one of: {', '.join(CHROMIUMS)}")
+    with tempfile.TemporaryDirectory(prefix="mutoscope-bench-", ignore_cleanup_errors=True) as profile:
+        command = [program, *_CHROMIUM_OPTIONS, f"--user-data-dir={profile}", link]
+        silent = subprocess.DEVNULL
+        with subprocess.Popen(command, stdout=silent, stderr=silent, start_new_session=True) as process:
+            try:
+                deadline = time.monotonic() + _TIMEOUT_S
+                while progress("bench").remark:  # that no browser is connected
+                    if time.monotonic() > deadline:
+                        raise BackendUnavailableError(f"{program} did not come to {link} within {_TIMEOUT_S:g} s")
+                    time.sleep(_LOOK_S)
+                yield
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 class _Paints:
     """How often ImageJ has painted, asked by a connection of its own; always 0 of others."""
 
@@ -83,12 +124,17 @@ def _images(bench: Bench, kind: str, side: int, count: int) -> None:
         sink.save(images[0], _IN_SIGHT, source="raw", until="displayed")
         with contextlib.closing(_Paints(kind)) as paints:
             rounds = bench.alternate({kind: lambda: _round(sink, paints, images, count)}, label=f"images of {side} x {side}")
+        note = f"{count} images a round, of one plane, one after the other, until the last is displayed"
+        bench.figure(f"{side} x {side} uint16 to {kind}", rounds.of(kind, "images"), unit="images/s", note=note)
+        if kind == "fiji":
+            bench.figure(f"{side} x {side} uint16 to {kind}: painted", rounds.of(kind, "paints"), unit="/s")
+        if kind == "browser":
+            with _looked_at(sink.link), contextlib.closing(_Paints(kind)) as paints:
+                seen = bench.alternate({kind: lambda: _round(sink, paints, images, count)}, label="with a browser that looks")
+            name = f"{side} x {side} uint16 to {kind}, with a browser that looks"
+            bench.figure(name, seen.of(kind, "images"), unit="images/s")
     finally:
         sink.close(leave_open=False)
-    note = f"{count} images a round, of one plane, one after the other, until the last is displayed"
-    bench.figure(f"{side} x {side} uint16 to {kind}", rounds.of(kind, "images"), unit="images/s", note=note)
-    if kind == "fiji":
-        bench.figure(f"{side} x {side} uint16 to {kind}: painted", rounds.of(kind, "paints"), unit="/s")
 
 
 def _round(sink: ViewerSink, paints: _Paints, images: Sequence[object], count: int) -> Measures:
@@ -111,7 +157,7 @@ def measure_windowed(bench: Bench, kind: str, *, quick: bool, kills: int | None,
         If it, or a screen, is not there.
     """
     if kind not in WINDOWED:
-        raise ConfigError(f"--only of the bench viewers is hardships, {' or '.join(WINDOWED)}, not {kind}")
+        raise ConfigError(f"--only of the bench viewers is {', '.join(WINDOWED)} or hardships, not {kind}")
     with _own_settings():
         for side, count in IMAGES.items():
             _images(bench, kind, side, count if not quick else 5)

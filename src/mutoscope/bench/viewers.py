@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker, shared_memory
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, percentile, touched
+from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, own_folder, percentile, touched
 from mutoscope.bench.peers import Control, Peer, Peers, memory_bytes
 from mutoscope.bench.viewer_fuzz import fuzz
 from mutoscope.bench.viewer_hardships import measure_hardships
@@ -64,21 +63,6 @@ Image = npt.NDArray[np.uint16]
 def name_of(number: int) -> str:
     """Return the name of one of the planes."""
     return f"A01_s1_w1_z{number % PLACES + 1}_t1.tif"
-
-
-@contextlib.contextmanager
-def own_folder() -> Iterator[None]:
-    """Have announcements in a folder of the bench's own."""
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    with tempfile.TemporaryDirectory(prefix="mutoscope-bench-") as folder:
-        os.environ["XDG_RUNTIME_DIR"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["XDG_RUNTIME_DIR"]
-            else:
-                os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @contextlib.contextmanager
@@ -371,7 +355,8 @@ def run(
     seed : int, optional
         Chooses the same victims and moments, and wrong frames, again.
     only : str, optional
-        ``"napari"`` or ``"fiji"``: that viewer on the screen that there is, instead of the viewer without a window. Or
+        ``"napari"`` or ``"fiji"``: that viewer on the screen that there is, instead of the viewer without a window;
+        ``"browser"``: the page, with nobody and then with a Chromium that looks. Or
         ``"hardships"``: what becomes of images when one side is late, stopped or killed.
     console : rich.console.Console, optional
         Where the progress goes; to standard error when None.
@@ -380,14 +365,14 @@ def run(
     chosen = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
     bench.note(f"seed {chosen}")
     if only == "hardships":
-        with own_folder():
+        with own_folder("XDG_RUNTIME_DIR"):
             measure_hardships(bench, _schemes(bench), quick=quick)
         return bench.report()
     if only is not None:
-        with own_folder():
+        with own_folder("XDG_RUNTIME_DIR"):
             measure_windowed(bench, only, quick=quick, kills=kills, seed=chosen)
         return bench.report()
-    with own_folder():
+    with own_folder("XDG_RUNTIME_DIR"):
         for side, count in IMAGES.items():
             _images(bench, side, count if not quick else 5, PEER_IMAGES[side] if not quick else 2)
         measure_afar(bench, AFAR if not quick else 3, name_of)

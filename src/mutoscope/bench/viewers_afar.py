@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mutoscope.bench.harness import Bench, Measures, touched
+from mutoscope.bench.harness import Bench, Measures, own_folder, touched
 from mutoscope.model.install import install_command
 from mutoscope.viewers.remote.keys import new_key, trust_key
 from mutoscope.viewers.remote.listening import listen
@@ -32,17 +30,9 @@ Image = npt.NDArray[np.uint16]
 @contextlib.contextmanager
 def _own_keys() -> Iterator[None]:
     """Have keys of the bench's own: one user, who trusts themselves."""
-    before = os.environ.get("XDG_CONFIG_HOME")
-    with tempfile.TemporaryDirectory(prefix="mutoscope-bench-") as folder:
-        os.environ["XDG_CONFIG_HOME"] = folder
-        try:
-            trust_key(_KEY, new_key(_KEY).public)
-            yield
-        finally:
-            if before is None:
-                del os.environ["XDG_CONFIG_HOME"]
-            else:
-                os.environ["XDG_CONFIG_HOME"] = before
+    with own_folder("XDG_CONFIG_HOME"):
+        trust_key(_KEY, new_key(_KEY).public)
+        yield
 
 
 def measure_afar(bench: Bench, count: int, name_of: Callable[[int], str]) -> None:

@@ -302,7 +302,7 @@ def bench(
         str | None,
         Parameter(
             help="Of crash and storage --peers: what has this in its name, as '512² zstd' has. Of viewers: napari or fiji, "
-            "on the screen that there is."
+            "on the screen that there is; browser; or hardships."
         ),
     ] = None,
     markdown: Annotated[bool, Parameter(negative="", help="Print the results as Markdown.")] = False,
