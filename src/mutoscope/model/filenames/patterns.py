@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -16,6 +17,9 @@ __all__ = ["NameParser", "Pattern", "PatternParser"]
 
 MAX_NAME = 4096
 """Longest path that is looked at; Linux has no longer ones."""
+
+REMEMBERED = 4096
+"""Names of which it is remembered what they say."""
 
 GROUPS = {*PLACES, "row", "column", "row_number", "well_number", "thumbnail", "projection"}
 _NUMBERS = {"field", "z", "t", "column", "row_number", "well_number"}
@@ -100,7 +104,10 @@ class PatternParser:
         return f"PatternParser({self.name!r}, {len(self.patterns)} pattern(s))"
 
     def parse(self, path: str) -> Components | None:
-        """Return what a path says, or None if no pattern matches."""
+        """Return what a path says, or None if no pattern matches. What was asked for lately is remembered."""
+        return _remembered(self, path)
+
+    def _parse(self, path: str) -> Components | None:
         if len(path) > MAX_NAME or "\0" in path:
             return None
         parts = [(match.start(), match[0]) for match in re.finditer(r"[^\\/]+", path)]
@@ -130,6 +137,12 @@ class PatternParser:
                 return fill(template, components)
         made = "; ".join(pattern.template for pattern in self.patterns if pattern.template) or "none but those it has parsed"
         raise ConfigError(f"{self.name} makes no name of just {', '.join(given) or 'nothing'}; its names: {made}")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(parser: PatternParser, path: str) -> Components | None:
+    """An image is named again by the next step of a pipeline, by its ROIs, and by a viewer that shows it anew."""
+    return parser._parse(path)
 
 
 class _Span(msgspec.Struct, frozen=True):
