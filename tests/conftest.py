@@ -222,6 +222,7 @@ TOGETHER = (
     "tests/viewers/test_page_drawing.py",
     "tests/viewers/test_page_screen_browser.py",
     "tests/viewers/test_page_security.py",
+    "tests/viewers/test_watch_fiji.py",
     "tests/viewers/test_watch_napari.py",
 )
 

@@ -11,7 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import pytest
 
@@ -98,14 +100,16 @@ class Proxy:
         self.carried = self.connections = 0
         self._ends: dict[socket.socket, socket.socket] = {}
         self._held: dict[socket.socket, deque[tuple[float, bytes]]] = {}
-        self._lock = threading.Lock()
+        self._resets: SimpleQueue[Future[int]] = SimpleQueue()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._over:
-            with self._lock, selectors.DefaultSelector() as selector:
+            with contextlib.suppress(Empty):
+                self._resets.get_nowait().set_result(self._drop_all())
+            with selectors.DefaultSelector() as selector:
                 selector.register(self._listener, selectors.EVENT_READ)
                 for sock, held in self._held.items():
                     events = selectors.EVENT_READ if self.carries and sum(len(data) for _, data in held) < 1 << 22 else 0
@@ -120,7 +124,7 @@ class Proxy:
                         self._accept()
                     elif key.fileobj in self._ends:
                         self._carry(key.fileobj, events)  # type: ignore[arg-type]
-            time.sleep(0)
+        self._drop_all()
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()
@@ -164,19 +168,22 @@ class Proxy:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, and no farewell
             each.close()
 
+    def _drop_all(self) -> int:
+        count = len(self._ends) // 2
+        for sock in list(self._ends):
+            self._drop(sock)
+        return count
+
     def reset(self) -> int:
         """Reset all connections, with all that is held; returns how many."""
-        with self._lock:
-            count = len(self._ends) // 2
-            for sock in list(self._ends):
-                self._drop(sock)
-        return count
+        asked: Future[int] = Future()
+        self._resets.put(asked)
+        return asked.result(PATIENCE_S)
 
     def close(self) -> None:
         """End it."""
         self._over = True
         self._thread.join()
-        self.reset()
         self._listener.close()
 
 

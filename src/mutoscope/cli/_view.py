@@ -49,6 +49,8 @@ def view(
     ] = None,
 ) -> int:
     """Show a running scope in a viewer, which goes on; or a stored data set until Ctrl-C; or let a viewer listen."""
+    if what == "":
+        raise ConfigError("what is to be shown has no name: give the path of a data set, or the name of a scope, or nothing")
     if listen is not None:
         if what is not None or port is not None or public_url is not None:
             raise ConfigError("--listen is for a viewer that others send to: it takes no data set, and no option of the page")

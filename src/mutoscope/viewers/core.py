@@ -42,6 +42,8 @@ __all__ = ["Listening", "ViewerCore", "log_file"]
 log = logging.getLogger(__name__)
 
 _SHORTEST_PAUSE_S = 0.008
+_OF_A_SCREEN_S = 1 / 60
+"""A screen shows no more: until then, what is shown takes a twentieth of the time from what comes."""
 _LONGEST_PAUSE_S = 0.5
 
 
@@ -187,11 +189,12 @@ class ViewerCore:
 
     # -- running scopes
 
-    def watch(self, address: ScopeAddress) -> None:
+    def watch(self, address: ScopeAddress, settled: Callable[[Watched | None], None] = lambda _: None) -> None:
         """Show a running scope: the newest frame of each camera, marks from its tables, and its ROIs. From any thread.
 
-        Returns at once; `watched` tells what becomes of it. The scope is watched until it ends, `unwatch` is called, a person
-        closes its layers, or the viewer ends. If it is watched already, nothing happens.
+        Returns at once. `settled` is called once, from whatever thread, when the scope is seen or cannot be; with None if it is
+        watched no more before. `watched` tells what becomes of it. The scope is watched until it ends, `unwatch` is called, a
+        person closes its layers, or the viewer ends. If it is watched already, that goes on.
 
         Raises
         ------
@@ -203,7 +206,7 @@ class ViewerCore:
                 from mutoscope.viewers.watching.watches import Watches
 
                 self._watches = Watches(self._kind, self._schedule, self._tell)
-        self._watches.begin(address)
+        self._watches.begin(address, settled)
 
     def unwatch(self, address: str | None = None) -> None:
         """Watch the scope whose page has this address no more, or none any more; its layers go. From any thread.
@@ -304,7 +307,8 @@ class ViewerCore:
         if items and self._receiver is not None:
             self._receiver.shown(items)
         self._shown_at = time.monotonic()
-        self._pause_s = min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, 2 * (self._shown_at - began)))
+        took_s = self._shown_at - began
+        self._pause_s = max(_SHORTEST_PAUSE_S, min(_OF_A_SCREEN_S, 20 * took_s), min(_LONGEST_PAUSE_S, 2 * took_s))
 
     def _carry_out(self, client: Client, call: wire.Call) -> None:
         self._show()
@@ -314,6 +318,9 @@ class ViewerCore:
         array: NDArray[Any] | None = None
         problem = ""
         try:
+            if call.what == "watch" and not client.peer:
+                self._watch_for(client, call)
+                return
             value, array = self._answer(client, call.what, call.arguments)
             if array is not None and array.nbytes > wire.MAX_ANSWER:
                 raise ConfigError(f"an answer of {array.nbytes:,} bytes is more than can be sent")
@@ -329,6 +336,16 @@ class ViewerCore:
         self._receiver.answer(client, call.id, value, problem, array)
         if call.what == "quit" and not problem:
             self.end("it was asked to end")
+
+    def _watch_for(self, client: Client, call: wire.Call) -> None:
+        """Watch a scope; the call is answered when it is seen, or cannot be."""
+
+        def settled(found: Watched | None) -> None:
+            receiver = self._receiver
+            if receiver is not None:
+                receiver.answer(client, call.id, found, "", None)
+
+        self.watch(ScopeAddress(**msgspec.convert(call.arguments, dict[str, Any])), settled)
 
     def _listen(self, address: str) -> Listening:
         """Let senders from other computers in, from now on."""
@@ -372,9 +389,6 @@ class ViewerCore:
                 return None, None
             case "listen" if not client.peer:
                 return self._listen(msgspec.convert(arguments.get("address"), str)), None
-            case "watch" if not client.peer:
-                self.watch(ScopeAddress(**msgspec.convert(arguments, dict[str, Any])))
-                return None, None
             case "unwatch" if not client.peer:
                 self.unwatch(msgspec.convert(arguments.get("address"), str | None))
                 return None, None

@@ -290,7 +290,7 @@ def _limits(plane: NDArray[Any], percentiles: tuple[float, float] | None) -> tup
         if not rows.size:
             return _NO_LIMITS
     if percentiles == (0.0, 100.0):
-        return float(rows.min()), float(rows.max())
+        return float(np.minimum.reduce(rows, axis=None)), float(np.maximum.reduce(rows, axis=None))
     low, high = np.percentile(rows, percentiles)
     return float(low), float(high)
 

@@ -374,21 +374,23 @@ class ViewerSink(DataSink):
             )
         check_can_watch()
         limit = self._settings.timeout_s if timeout_s is None else arguments.more_than_zero("timeout_s", timeout_s)
-        deadline = time.monotonic() + limit
-        self._sender.call("watch", limit, **dataclasses.asdict(address))
-        while True:
-            found = next((each for each in self.watched() if each.address == address.url), None)
-            if found is None:
-                raise ViewerUnavailableError(f"a person has closed {address.name} in the viewer {self.name!r}")
-            if found.state == "live":
-                return found
-            if found.state == "ended":
-                self.unwatch(address.url)
-                raise ConfigError(f"{address.name} cannot be watched: {found.problem}")
-            if time.monotonic() > deadline:
-                why = found.problem or "its page does not answer"
-                raise ViewerTimeoutError(f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}")
-            time.sleep(_LOOK_S)
+        try:
+            answer = self._sender.call("watch", limit, **dataclasses.asdict(address))[0]
+        except ViewerTimeoutError:
+            begun = next((each for each in self.watched() if each.address == address.url), None)
+            if begun is None or begun.state == "no connection":  # it was watched before, and goes on to be
+                raise
+            self.unwatch(address.url)
+            why = begun.problem or "its page does not answer"
+            text = f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}"
+            raise ViewerTimeoutError(text) from None
+        found = msgspec.convert(answer, Watched | None)
+        if found is None:
+            raise ViewerUnavailableError(f"a person has closed {address.name} in the viewer {self.name!r}")
+        if found.state != "live":
+            self.unwatch(address.url)
+            raise ConfigError(f"{address.name} cannot be watched: {found.problem}")
+        return found
 
     def unwatch(self, address: str | None = None) -> None:
         """Have the viewer show the scope whose page has this address (`Watched.address`) no more, or no scope any more."""

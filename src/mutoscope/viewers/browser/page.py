@@ -30,6 +30,7 @@ from mutoscope.viewers.model import ImageLayer, RoiLayer
 from mutoscope.viewers.page import messages as m
 from mutoscope.viewers.page.access import Access
 from mutoscope.viewers.page.hello import stream_hello, version
+from mutoscope.viewers.page.serving import serve_until
 from mutoscope.viewers.page.sessions import Sessions
 from mutoscope.viewers.page.settings import LEASE_S
 from mutoscope.viewers.page.site import Site
@@ -180,22 +181,8 @@ class ViewerPage:
             plane_rois=self._plane_rois,
         )
         site = Site(Access(HOST, "", self._token, secrets.token_bytes(32)), sessions.connect)
-        serving = await site.start(self._listener)
-        running = asyncio.ensure_future(sessions.run())
         self._sessions = sessions
-        try:
-            self._ready.set()
-            stopped = asyncio.ensure_future(self._over.wait())
-            await asyncio.wait([running, serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            for task in (running, serving):
-                if task.done():
-                    task.result()
-        finally:
-            running.cancel()
-            await sessions.ended({"reason": "stopped", "message": "", "errors": [], "dropped": {}})
-            await site.stop("the viewer was closed")
-            sessions.close()
+        await serve_until(self._over, site, sessions, self._listener, self._ready.set, "the viewer was closed")
 
     def _later(self, what: str, delay_s: float) -> None:
         """Have what is new told in a moment, many changes at once."""

@@ -19,6 +19,7 @@ from mutoscope.viewers.page import messages as m
 from mutoscope.viewers.page.access import Access
 from mutoscope.viewers.page.exhibits import exhibit_of
 from mutoscope.viewers.page.hello import stream_hello, version
+from mutoscope.viewers.page.serving import serve_until
 from mutoscope.viewers.page.sessions import Sessions
 from mutoscope.viewers.page.settings import PageSettings
 from mutoscope.viewers.page.site import Site
@@ -78,20 +79,7 @@ class DatasetPage:
         )
         rules = Access(self._settings.host, "", self._token, secrets.token_bytes(32), self._settings.public_url)
         site = Site(rules, sessions.connect)
-        serving = await site.start(self._listener)
-        running = asyncio.ensure_future(sessions.run())
-        try:
-            started()
-            stopped = asyncio.ensure_future(over.wait())
-            await asyncio.wait([running, serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-            for task in (running, serving):
-                if task.done():
-                    task.result()
-        finally:
-            running.cancel()
-            await sessions.ended({"reason": "stopped", "message": "", "errors": [], "dropped": {}})
-            await site.stop("the page was closed")
-            sessions.close()
+        await serve_until(over, site, sessions, self._listener, started, "the page was closed")
 
     # -- what it shows
 

@@ -243,20 +243,17 @@ class Gate:
                 return
             number, where = frames[1], frames[3].decode("utf-8", "replace")
             key = zmq.utils.z85.encode(frames[6]).decode() if len(frames) == 7 and frames[5] == b"CURVE" else ""
-            name = self._owner_of(key)
+            try:
+                name = next((name for name, value in trusted_keys().items() if value == key), None)
+                why = f"one at {where} has a key that is not trusted here: mutoscope keys trust NAME '{key}'"
+            except (ConfigError, OSError) as error:
+                name, why = None, f"nobody can be: {error}"
             if name is None:
-                self._say_refused(f"one at {where} has a key that is not trusted here: mutoscope keys trust NAME '{key}'")
+                self._say_refused(why)
                 answer = [b"400", b"the key is not trusted", b""]
             else:
                 answer = [b"200", b"OK", name.encode()]
             self._zap.send_multipart([b"1.0", number, *answer, b""])
-
-    def _owner_of(self, key: str) -> str | None:
-        try:
-            return next((name for name, value in trusted_keys().items() if value == key), None)
-        except (ConfigError, OSError) as error:
-            log.error("nobody can be let in: %s", error)
-            return None
 
     def _look_at_failures(self) -> None:
         from zmq.utils.monitor import recv_monitor_message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mutoscope.model.errors import ConfigError
 from mutoscope.viewers.core import Listening
 from mutoscope.viewers.launch import launch
 from mutoscope.viewers.registry import check_viewer
@@ -48,5 +49,10 @@ def listen(kind: str, address: str, name: str | None = None, *, timeout_s: float
     wanted = address_of(address, listens=True)
     load_zmq()
     own_key()
-    found, _ = launch(kind, chosen, timeout_s)
-    return msgspec.convert(ask(kind, found.name, "listen", timeout_s, address=str(wanted)), Listening)
+    found, started = launch(kind, chosen, timeout_s)
+    try:
+        return msgspec.convert(ask(kind, found.name, "listen", timeout_s, address=str(wanted)), Listening)
+    except ConfigError:
+        if started:  # for this alone
+            ask(kind, found.name, "quit", timeout_s)
+        raise

@@ -89,6 +89,8 @@ def address_of(scope: str | None = None) -> ScopeAddress:
     --------
     >>> address_of("https://lab.example/scope1/?token=abc")
     ScopeAddress(name='lab.example', url='https://lab.example/scope1/', token='abc')
+    >>> address_of("http://localhost:8123/?token=abc").url
+    'http://127.0.0.1:8123/'
     """
     if scope is not None and "://" in arguments.text("a scope", scope):
         return _of_link(scope)
@@ -107,6 +109,9 @@ def _of_link(link: str) -> ScopeAddress:
     if parts.scheme not in ("http", "https") or not host or len(tokens) != 1:
         raise ConfigError(f"{words} {arguments.shown(link)}")
     path = parts.path if parts.path.endswith("/") else parts.path + "/"
-    url = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+    netloc = parts.netloc
+    if parts.scheme == "http" and host == "localhost":  # one scope has one address
+        netloc = netloc.lower().replace("localhost", "127.0.0.1")
+    url = urlunsplit((parts.scheme, netloc, path, "", ""))
     name = next((page.name for page in announced("page") if page.token == tokens[0]), host)
     return ScopeAddress(name, url, tokens[0])

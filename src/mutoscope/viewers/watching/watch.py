@@ -52,6 +52,7 @@ BRIEF_S = IDLE_S + 2.0
 MOST_NAME = 40
 _FINAL = {401: "its token is wrong, or has expired", 403: "it does not answer to that address"}
 _EXPIRED = 4001
+_SETTLED = ("live", "ended")
 
 
 def check_can_watch() -> None:
@@ -108,6 +109,9 @@ class Watch:
         self._began = time.monotonic()
         self._was_live = False
         self._is_here = False
+        self._settling = threading.Lock()
+        self._is_over = False
+        self._waiting: list[Callable[[Watched | None], None]] = []
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -133,6 +137,23 @@ class Watch:
         """End it, and wait until it has. Twice is fine."""
         self._post(self._cancel)
         self._thread.join()
+
+    def when_settled(self, callback: Callable[[Watched | None], None]) -> None:
+        """Have this called once, from any thread, when the scope is seen or cannot be; with None if it is closed before."""
+        with self._settling:
+            if not self._is_over and self._state not in _SETTLED:
+                self._waiting.append(callback)
+                return
+        callback(self._outcome())
+
+    def _settle(self) -> None:
+        with self._settling:
+            waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback(self._outcome())
+
+    def _outcome(self) -> Watched | None:
+        return self.report() if self._state in _SETTLED else None
 
     def edited(self) -> None:
         """There are edits to be sent."""
@@ -173,6 +194,9 @@ class Watch:
             pass
         finally:
             self._loop.close()
+            with self._settling:
+                self._is_over = True
+            self._settle()
 
     def _cancel(self) -> None:
         assert self._task is not None
@@ -189,6 +213,7 @@ class Watch:
 
     def _end(self, why: str) -> None:
         self._state, self._problem = "ended", why
+        self._settle()
         self.scope.forget_edits()
         self.scope.say(" (ended)")
         self._changed()
@@ -333,6 +358,7 @@ class Watch:
         self._state, self._problem, self._was_live = "live", "", True
         self.scope.say("")
         self._changed()
+        self._settle()
 
     # -- what is said to it
 

@@ -39,8 +39,10 @@ class Watches:
         self._removed: list[str] = []
         self._numbers = itertools.count(1)
 
-    def begin(self, address: ScopeAddress) -> None:
+    def begin(self, address: ScopeAddress, settled: Callable[[Watched | None], None] = lambda _: None) -> None:
         """Watch a scope, if it is not watched already; one of this name or address that has ended makes room for it.
+
+        `settled` is called once, from whatever thread, when the scope is seen or cannot be; with None if it is ended before.
 
         Raises
         ------
@@ -49,18 +51,19 @@ class Watches:
         """
         check_can_watch()
         with self._lock:
-            if any(each.address.url == address.url and not each.ended for each in self._watches):
-                return
-            past = [
-                each
-                for each in self._watches
-                if each.ended and (each.address.url == address.url or each.address.name == address.name)
-            ]
-            self._drop(past)
-            scope = LiveScope(f"scope-{next(self._numbers)}", address.name)
-            watch = Watch(address, scope, self._kind, self._changed, self._tell)
-            watch.start()
-            self._watches.append(watch)
+            watch = next((each for each in self._watches if each.address.url == address.url and not each.ended), None)
+            if watch is None:
+                past = [
+                    each
+                    for each in self._watches
+                    if each.ended and (each.address.url == address.url or each.address.name == address.name)
+                ]
+                self._drop(past)
+                scope = LiveScope(f"scope-{next(self._numbers)}", address.name)
+                watch = Watch(address, scope, self._kind, self._changed, self._tell)
+                watch.start()
+                self._watches.append(watch)
+        watch.when_settled(settled)
 
     def end(self, address: str | None) -> None:
         """Watch the scope of this address (None: all of them) no more; its layers go.
