@@ -38,8 +38,8 @@ _SINCE = "acknowledgement", "append"
 
 REUSED = 100
 DISK_KIB = 16 * 1024
-DISK_FRAMES = 400
-"""More than fit, compressed or not."""
+DISK_FRAMES = 600
+"""More than fit, compressed or not, by so many that an append comes after the first failure is known."""
 
 _NOT_TRIED = "not tried"
 

@@ -42,8 +42,6 @@ __all__ = ["Listening", "ViewerCore", "log_file"]
 log = logging.getLogger(__name__)
 
 _SHORTEST_PAUSE_S = 0.008
-_OF_A_SCREEN_S = 1 / 60
-"""A screen shows no more: until then, what is shown takes a twentieth of the time from what comes."""
 _LONGEST_PAUSE_S = 0.5
 
 
@@ -307,8 +305,7 @@ class ViewerCore:
         if items and self._receiver is not None:
             self._receiver.shown(items)
         self._shown_at = time.monotonic()
-        took_s = self._shown_at - began
-        self._pause_s = max(_SHORTEST_PAUSE_S, min(_OF_A_SCREEN_S, 20 * took_s), min(_LONGEST_PAUSE_S, 2 * took_s))
+        self._pause_s = min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, 2 * (self._shown_at - began)))
 
     def _carry_out(self, client: Client, call: wire.Call) -> None:
         self._show()
