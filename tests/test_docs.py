@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,17 +90,18 @@ def processes_in(folder: Path) -> list[str]:
 
 def run_in(folder: Path, command: list[str], timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in `folder`, and see that it leaves no process behind."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as runtime:  # several programs have a viewer of the same name
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | {"PATH": path, "XDG_RUNTIME_DIR": runtime},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
     assert not processes_in(folder), "a process is left"
     return done
 

@@ -107,29 +107,29 @@ def shown_as(page: Any, name: str, at: dict[str, str], image: np.ndarray) -> Non
     check_pixels(seen(page, name, at), image)
 
 
-def test_each_of_300_planes_is_where_it_belongs_pixel_by_pixel(
+def test_each_of_120_planes_is_where_it_belongs_pixel_by_pixel(
     open_sink: Callable[..., ViewerSink], visit: Callable[..., Any]
 ) -> None:
     """They come in random order while the page is open, and each is read back from the canvas."""
-    wells, times, channels, depths = ("A01", "B03", "H12"), (1, 2, 5, 10, 11), (1, 3), tuple(range(1, 11))
+    wells, times, channels, depths = ("A01", "B03", "H12"), (1, 2, 5, 10, 11), (1, 3), (1, 2, 3, 10)
     places = [
         {"well": well, "t": t, "channel": channel, "z": z}
         for well, t, channel, z in itertools.product(wells, times, channels, depths)
     ]
-    assert len(places) == 300
-    order = list(range(300))
+    assert len(places) == 120
+    order = list(range(120))
     random.Random(11).shuffle(order)
     sink = open_sink()
     page = visit(sink)
-    for number in order[:150]:
+    for number in order[:60]:
         sink.save(plane_of(number, SHAPE), name_of(**places[number]), source="raw")
-    assert sink.wait(PATIENCE_S).images.displayed == 150
+    assert sink.wait(PATIENCE_S).images.displayed == 60
     raw = layer(page, "raw")
-    until(lambda: "150 of" in page.locator(".slider-foot [role=status]").inner_text(), "which planes have not come")
-    for number in order[150:]:
+    until(lambda: "60 of" in page.locator(".slider-foot [role=status]").inner_text(), "which planes have not come")
+    for number in order[60:]:
         sink.save(plane_of(number, SHAPE), name_of(**places[number]), source="raw")
-    assert sink.wait(PATIENCE_S).images.displayed == 300
-    until(lambda: page.locator(".slider-foot [role=status]").inner_text() == "300 planes", "all planes")
+    assert sink.wait(PATIENCE_S).images.displayed == 120
+    until(lambda: page.locator(".slider-foot [role=status]").inner_text() == "120 planes", "all planes")
     random.Random(12).shuffle(order)
     for number in order:
         at = {"field": "1", **{name: str(value) for name, value in places[number].items()}}

@@ -181,7 +181,7 @@ class TestNapari(ViewerSuite):
             return len(os.listdir(f"/proc/{viewer.pid}/fd"))
 
         before = max(round_trip() for _ in range(2))
-        after = min(round_trip() for _ in range(6))
+        after = min(round_trip() for _ in range(3))
         assert after <= before
 
 

@@ -86,8 +86,8 @@ def test_a_stored_data_set_is_looked_through(tmp_path: Path) -> None:
         page.get_by_role("button", name="Play").wait_for()
 
 
-FRAMES = 150
-ROWS_KEPT = 50
+FRAMES = 78
+ROWS_KEPT = 26
 SHAPE = (100, 120)
 
 
