@@ -106,6 +106,14 @@ def test_a_viewer_that_has_no_descriptors_to_listen_with_says_so_and_stays(users
     sink.close()
 
 
+def test_a_viewer_that_was_started_to_listen_and_cannot_is_closed_again(users: Users) -> None:
+    users.become("desk")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(ConfigError, match="nothing can listen at"):
+            listen("model", f"tcp://127.0.0.1:{taken.getsockname()[1]}", "model", timeout_s=PATIENCE_S)
+        until(lambda: find("model") is None)
+
+
 # -- wrong keys
 
 

@@ -75,6 +75,7 @@ def test_a_viewer_without_descriptors_says_so_and_goes_on(tmp_path: Path):
         (("napari", "--port", "8000"), "napari has none"),
         (("browser", "--port", "8000"), "--port and --public-url are of the page on which a browser shows a stored data set"),
         (("nothing",), "there is no viewer 'nothing'"),
+        (("napari", ""), "what is to be shown has no name"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_a_sentence(tmp_path: Path, line: tuple[str, ...], words: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from watch_lab import layer, shows, viewer
 
 import mutoscope as ms
 from mutoscope.cameras import SimulatedCamera
-from mutoscope.model.errors import ConfigError
+from mutoscope.model.errors import ConfigError, ViewerTimeoutError
 from mutoscope.viewers.announce import announced
 from polling import until
 
@@ -99,6 +100,13 @@ def test_when_a_scope_ends_its_window_stays_and_says_so(tmp_path: Path):
             assert "the scope has ended" in seen.problem
             assert layer(sink, "eye").window == "run.ome.zarr (ended)"
             assert np.array_equal(sink.plane(layer(sink, "eye")), frame)
+
+
+def test_a_page_that_says_nothing_is_watched_no_more_when_the_time_is_up():
+    with viewer() as sink, socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(ViewerTimeoutError, match=r"does not see 127\.0\.0\.1 after 0\.5 s"):
+            sink.watch(f"http://127.0.0.1:{silent.getsockname()[1]}/?token=none", timeout_s=0.5)
+        assert sink.watched() == []
 
 
 def test_what_cannot_be_watched_is_said_in_a_sentence(tmp_path: Path):
