@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -107,6 +108,16 @@ def test_a_page_that_says_nothing_is_watched_no_more_when_the_time_is_up():
         with pytest.raises(ViewerTimeoutError, match=r"does not see 127\.0\.0\.1 after 0\.5 s"):
             sink.watch(f"http://127.0.0.1:{silent.getsockname()[1]}/?token=none", timeout_s=0.5)
         assert sink.watched() == []
+
+
+def test_an_impatient_program_ends_nothing_that_is_seen(tmp_path: Path):
+    settings = ms.SourceSettings(SHAPE, "uint16", rate_hz=20)
+    with ms.Scope(sources={"eye": settings}, record=tmp_path / "run.ome.zarr", page=True) as scope, viewer() as sink:
+        until(lambda: announced("page"))
+        sink.watch(scope.page_url)
+        with contextlib.suppress(ViewerTimeoutError):
+            sink.watch(scope.page_url, timeout_s=1e-5)
+        assert [each.state for each in sink.watched()] == ["live"]
 
 
 def test_what_cannot_be_watched_is_said_in_a_sentence(tmp_path: Path):

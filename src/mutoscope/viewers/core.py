@@ -32,10 +32,8 @@ from mutoscope.viewers.roi_pack import PackedRois, pack_rois
 from mutoscope.viewers.watching.scopes import ScopeAddress
 
 if TYPE_CHECKING:
-    from mutoscope.viewers.watching.watches import Watches
-
-if TYPE_CHECKING:
     from mutoscope.viewers.remote.gate import Gate
+    from mutoscope.viewers.watching.watches import Watches
 
 __all__ = ["Listening", "ViewerCore", "log_file"]
 

@@ -374,23 +374,25 @@ class ViewerSink(DataSink):
             )
         check_can_watch()
         limit = self._settings.timeout_s if timeout_s is None else arguments.more_than_zero("timeout_s", timeout_s)
+        found: Watched | None
         try:
-            answer = self._sender.call("watch", limit, **dataclasses.asdict(address))[0]
+            found = msgspec.convert(self._sender.call("watch", limit, **dataclasses.asdict(address))[0], Watched | None)
         except ViewerTimeoutError:
-            begun = next((each for each in self.watched() if each.address == address.url), None)
-            if begun is None or begun.state == "no connection":  # it was watched before, and goes on to be
+            found = next((each for each in self._watched(limit) if each.address == address.url), None)
+            if found is None or found.state == "no connection":  # it was watched before, and goes on to be
                 raise
-            self.unwatch(address.url)
-            why = begun.problem or "its page does not answer"
-            text = f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}"
-            raise ViewerTimeoutError(text) from None
-        found = msgspec.convert(answer, Watched | None)
         if found is None:
-            raise ViewerUnavailableError(f"a person has closed {address.name} in the viewer {self.name!r}")
-        if found.state != "live":
-            self.unwatch(address.url)
+            raise ViewerUnavailableError(
+                f"the viewer {self.name!r} watches {address.name} no more: a person or another program has ended that"
+            )
+        if found.state == "live":
+            return found
+        with contextlib.suppress(ConfigError):  # another program was quicker
+            self._sender.call("unwatch", limit, address=address.url)
+        if found.state == "ended":
             raise ConfigError(f"{address.name} cannot be watched: {found.problem}")
-        return found
+        why = found.problem or "its page does not answer"
+        raise ViewerTimeoutError(f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}")
 
     def unwatch(self, address: str | None = None) -> None:
         """Have the viewer show the scope whose page has this address (`Watched.address`) no more, or no scope any more."""
@@ -400,7 +402,10 @@ class ViewerSink(DataSink):
     def watched(self) -> list[Watched]:
         """Return the scopes that the viewer watches, and what it has shown of each camera."""
         self._check_open()
-        return msgspec.convert(self._sender.call("watched", self._settings.timeout_s)[0], list[Watched])
+        return self._watched(self._settings.timeout_s)
+
+    def _watched(self, timeout_s: float) -> list[Watched]:
+        return msgspec.convert(self._sender.call("watched", timeout_s)[0], list[Watched])
 
     # -- end
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
-from mutoscope.model.errors import ConfigError
+from mutoscope.model.errors import MutoscopeError
 from mutoscope.viewers.core import Listening
 from mutoscope.viewers.launch import launch
 from mutoscope.viewers.registry import check_viewer
@@ -52,7 +54,8 @@ def listen(kind: str, address: str, name: str | None = None, *, timeout_s: float
     found, started = launch(kind, chosen, timeout_s)
     try:
         return msgspec.convert(ask(kind, found.name, "listen", timeout_s, address=str(wanted)), Listening)
-    except ConfigError:
+    except MutoscopeError:
         if started:  # for this alone
-            ask(kind, found.name, "quit", timeout_s)
+            with contextlib.suppress(MutoscopeError):  # why it cannot listen is what is to be said
+                ask(kind, found.name, "quit", timeout_s)
         raise

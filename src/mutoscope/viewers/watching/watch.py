@@ -141,10 +141,11 @@ class Watch:
     def when_settled(self, callback: Callable[[Watched | None], None]) -> None:
         """Have this called once, from any thread, when the scope is seen or cannot be; with None if it is closed before."""
         with self._settling:
-            if not self._is_over and self._state not in _SETTLED:
+            found = self.report()
+            if not self._is_over and found.state not in _SETTLED:
                 self._waiting.append(callback)
                 return
-        callback(self._outcome())
+        callback(found if found.state in _SETTLED else None)
 
     def _settle(self) -> None:
         with self._settling:
