@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from mutoscope.frames.arena import Arena, ArenaReader
 from mutoscope.frames.attach import attach_reader, attach_writer
+from mutoscope.frames.copies import copy_in, copy_out
 from mutoscope.frames.lease import Batch, Frame
 from mutoscope.frames.reader import FrameReader
 from mutoscope.frames.ring import FrameRing
@@ -38,4 +39,6 @@ __all__ = [
     "TableWriter",
     "attach_reader",
     "attach_writer",
+    "copy_in",
+    "copy_out",
 ]

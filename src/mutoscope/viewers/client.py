@@ -76,7 +76,9 @@ class Client:
         self.last_id = 0
         self.images, self.rois = Counts(), Counts()
         self.oldest: dict[int, int] = {}
-        self._in = bytearray()
+        self._in: bytes | bytearray = b""
+        self._at = 0
+        """How much of `_in` is used."""
         self._fds: list[int] = []
         self._behind: NDArray[np.uint8] | None = None
         self._behind_filled = 0
@@ -107,19 +109,30 @@ class Client:
 
     def _receive(self) -> None:
         try:
-            if self._behind is not None and self._behind_filled < len(self._behind) and not self._in:
+            if self._behind is not None and self._behind_filled < len(self._behind) and self._at == len(self._in):
                 got = self.sock.recv_into(self._behind.data[self._behind_filled :])
                 self._behind_filled += got
             else:
                 data = self._receive_data()
                 got = len(data)
-                self._in += data
+                self._keep(data)
         except (BlockingIOError, InterruptedError):
             return
         except ConnectionError:
             got = 0
         if not got:
             self.ended = True
+
+    def _keep(self, data: bytes) -> None:
+        """Have it behind what is not used yet: mostly nothing."""
+        if self._at == len(self._in):
+            self._in = data
+        else:
+            if not isinstance(self._in, bytearray):
+                self._in = bytearray(self._in)
+            del self._in[: self._at]
+            self._in += data
+        self._at = 0
 
     def _receive_data(self) -> bytes:
         if self.hello is not None:
@@ -139,17 +152,18 @@ class Client:
                 self._message = self._behind = None
                 yield message, behind
                 continue
-            if len(self._in) < wire.PREFIX.size:
+            begin = self._at + wire.PREFIX.size
+            if len(self._in) < begin:
                 return
             known = self.hello is not None
             size, behind_bytes = wire.split(
-                self._in, wire.MAX_MESSAGE if known else _HELLO_BYTES, wire.MAX_BEHIND if known else 0
+                self._in, wire.MAX_MESSAGE if known else _HELLO_BYTES, wire.MAX_BEHIND if known else 0, self._at
             )
-            end = wire.PREFIX.size + size
+            end = begin + size
             if len(self._in) < end:
                 return
-            message = wire.decode_from_sink(bytes(self._in[wire.PREFIX.size : end]))
-            del self._in[:end]
+            message = wire.decode_from_sink(memoryview(self._in)[begin:end])
+            self._at = end
             if not behind_bytes:
                 yield message, None
                 continue
@@ -159,11 +173,11 @@ class Client:
     def _fill_behind(self) -> bool:
         assert self._behind is not None
         missing = len(self._behind) - self._behind_filled
-        if missing and self._in:
-            part = self._in[:missing]
+        if missing and self._at < len(self._in):
+            part = np.frombuffer(self._in, np.uint8, offset=self._at)[:missing]
             self._behind[self._behind_filled : self._behind_filled + len(part)] = part
             self._behind_filled += len(part)
-            del self._in[: len(part)]
+            self._at += len(part)
         return self._behind_filled == len(self._behind)
 
     def take_descriptor(self) -> int | None:

@@ -233,7 +233,9 @@ class ViewerCore:
         with self._lock:
             self._model.put_image(client.display, message.source, message.folder, message.place, message.axes, pixels, form.rgb)
             self._to_show.append((client, message.id, True))
-        self._schedule()
+            scheduled = self._scheduled
+        if not scheduled:
+            self._schedule()
 
     def place_rois(self, client: Client, message: wire.Rois, rois: PackedRois) -> None:
         """See `Stage`."""

@@ -158,7 +158,7 @@ class Changes:
         return bool(self.images or self.rois or self.removed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scheme:
     """What places have in common that name the same components: those that make windows and layers, outermost first, and the
     axes with the components of each."""
@@ -167,9 +167,15 @@ class _Scheme:
     layer: tuple[str, ...]
     axes: tuple[str, ...]
     components: tuple[tuple[str, ...], ...]
+    outer: tuple[str, ...]
+    """Those of windows and of layers."""
+    single: tuple[str, ...] | None
+    """The component of each axis, if each is made by one that the places name."""
 
     def where(self, place: Place) -> tuple[AxisValue, ...]:
         """Return where a place is along the axes."""
+        if self.single is not None:
+            return tuple([(place[name],) for name in self.single])
         return tuple([tuple([place.get(name) for name in names]) for names in self.components])
 
 
@@ -182,6 +188,8 @@ class _Plan:
         self._defaults = defaults
         self._kinds: dict[str, Arrangement] = {}
         self._schemes: dict[tuple[str, ...], _Scheme] = {}
+        self._percentiles: dict[Value | None, tuple[float, float] | None] = {}
+        self.separate = display.sizes == "separate"
         known = sorted({*COMPONENTS, *display.others}, key=display.rank)
         self._folded = {axis: tuple(name for name in known if self._kind(name) == kind) for kind, axis in _FOLDED.items()}
 
@@ -210,19 +218,22 @@ class _Plan:
     def _make_scheme(self, names: tuple[str, ...]) -> _Scheme:
         axes = tuple(sorted({axis for name in names if (axis := self.axis_of(name))}, key=self.axis_rank))
         ranked = sorted(names, key=self.display.rank)
-        return _Scheme(
-            window=tuple(name for name in ranked if self._kind(name) == "window"),
-            layer=tuple(name for name in ranked if self._kind(name) == "layer"),
-            axes=axes,
-            components=tuple(self.components(axis) for axis in axes),
-        )
+        window = tuple(name for name in ranked if self._kind(name) == "window")
+        layer = tuple(name for name in ranked if self._kind(name) == "layer")
+        components = tuple(self.components(axis) for axis in axes)
+        first = tuple(each[0] for each in components)
+        single = first if all(len(each) == 1 for each in components) and set(first) <= set(names) else None
+        return _Scheme(window, layer, axes, components, window + layer, single)
 
     def percentiles(self, channel: Value | None) -> tuple[float, float] | None:
         """Return the percentiles that are the limits of a channel's contrast; None where those are chosen."""
-        chosen = self.display.contrast_of(channel)
-        if isinstance(chosen, Percentiles):
-            return chosen.low, chosen.high
-        return (0.0, 100.0) if chosen == "auto" else None
+        if channel not in self._percentiles:
+            chosen = self.display.contrast_of(channel)
+            if isinstance(chosen, Percentiles):
+                self._percentiles[channel] = chosen.low, chosen.high
+            else:
+                self._percentiles[channel] = (0.0, 100.0) if chosen == "auto" else None
+        return self._percentiles[channel]
 
     def axis_rank(self, axis: str) -> tuple[Any, ...]:
         """Return what sorts axes, outermost first."""
@@ -232,8 +243,9 @@ class _Plan:
 
 
 class _Images:
-    def __init__(self, id_: str, parts: _Parts, planes: PlaneArray, form: str) -> None:
+    def __init__(self, id_: str, window: _Window, parts: _Parts, planes: PlaneArray, form: str) -> None:
         self.id = id_
+        self.window = window
         self.parts = parts
         self.planes = planes
         self.form = form
@@ -300,6 +312,7 @@ class DisplayModel:
         self._plans: dict[bytes, _Plan] = {}
         self._last: tuple[Display, _Plan] | None = None
         self._windows: dict[tuple[bytes, _Parts], _Window] = {}
+        self._found: dict[tuple[Any, ...], _Images] = {}
         self._removed: list[str] = []
         self._made = 0
         self._folders: dict[tuple[bytes, str], set[str]] = {}
@@ -347,28 +360,36 @@ class DisplayModel:
 
     def _put_plane(self, plan: _Plan, place: Place, plane: NDArray[Any], rgb: bool) -> None:
         scheme = plan.scheme(tuple(place))
-        window = self._window(plan, tuple([(name, place[name]) for name in scheme.window]))
-        parts = tuple([(name, place[name]) for name in scheme.layer])
-        form = (plane.dtype, plane.shape[2] if rgb else 0, plane.shape[:2] if plan.display.sizes == "separate" else None)
-        layer = window.images.get((parts, form))
+        form = (plane.dtype, plane.shape[2] if rgb else 0, plane.shape[:2] if plan.separate else None)
+        key = (scheme, form, *[place[name] for name in scheme.outer])
+        layer = self._found.get(key)
         if layer is None:
-            layer = self._new_images(window, parts, form)
-        where, channel = scheme.where(place), place.get("channel")
+            layer = self._found[key] = self._images(plan, scheme, place, form)
+        planes, where, channel = layer.planes, scheme.where(place), place.get("channel")
         try:
-            if scheme.axes != layer.planes.axes or not layer.planes.knows(where):
-                where = self._make_room(window, layer, scheme, where)
-            layer.moved |= layer.planes.put(where, plane, channel, plan.percentiles(channel))
+            index = planes.find(where) if scheme.axes == planes.axes else None
+            if index is None:
+                where = self._make_room(layer.window, layer, scheme, where)
+                index = planes.index(where)
+            if planes.put(index, where, plane, channel, plan.percentiles(channel)):
+                layer.moved = True
         except MemoryError:
-            if not layer.planes.places():
-                del window.images[parts, form]
+            if not planes.places():
+                del layer.window.images[layer.parts, form]
+                self._found.clear()
             raise
         layer.changed.add(where)
         layer.sources[where] = str(place["source"])
         layer.dirty = True
 
+    def _images(self, plan: _Plan, scheme: _Scheme, place: Place, form: _Form) -> _Images:
+        window = self._window(plan, tuple([(name, place[name]) for name in scheme.window]))
+        parts = tuple([(name, place[name]) for name in scheme.layer])
+        return window.images.get((parts, form)) or self._new_images(window, parts, form)
+
     def _new_images(self, window: _Window, parts: _Parts, form: _Form) -> _Images:
         planes = PlaneArray(form[0], form[1], window.plan.display.sizes == "rescale")
-        layer = window.images[parts, form] = _Images(self._name(), parts, planes, _form_name(form))
+        layer = window.images[parts, form] = _Images(self._name(), window, parts, planes, _form_name(form))
         for other in window.images.values():
             other.dirty = True  # their names and order may be others now
         return layer
@@ -492,6 +513,7 @@ class DisplayModel:
         gone = [where for where, sender in layer.sources.items() if source in (None, sender)]
         if len(gone) == len(layer.sources):
             del window.images[key]
+            self._found.clear()
             self._removed.append(layer.id)
             for other in window.images.values():
                 other.dirty = True

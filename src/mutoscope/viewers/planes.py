@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mutoscope.frames import copy_in
 from mutoscope.viewers.wire import Value
 
 __all__ = ["AxisValue", "AxisValues", "PlaneArray", "value_key"]
@@ -73,7 +74,7 @@ class _Axis:
         return self.values is other.values and self.length <= other.length
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plane:
     """A plane that is there: its own size, the limits of its pixels (the lower above the upper where it has none), and the
     group whose planes share a contrast."""
@@ -84,6 +85,7 @@ class _Plane:
 
 
 _NO_LIMITS = (1.0, 0.0)
+_ALL = (0.0, 100.0)
 
 
 class PlaneArray:
@@ -136,9 +138,15 @@ class PlaneArray:
         """Return where a place is."""
         return tuple(axis.index[value] for axis, value in zip(self._layout, place, strict=True))
 
-    def knows(self, place: Sequence[AxisValue]) -> bool:
-        """Whether this place lies inside."""
-        return all(axis.index.get(value, axis.length) < axis.length for axis, value in zip(self._layout, place, strict=True))
+    def find(self, place: Sequence[AxisValue]) -> tuple[int, ...] | None:
+        """Return where a place is; None if it does not lie inside."""
+        found = []
+        for axis, value in zip(self._layout, place, strict=True):
+            number = axis.index.get(value)
+            if number is None or number >= axis.length:
+                return None
+            found.append(number)
+        return tuple(found)
 
     def places(self) -> list[tuple[AxisValue, ...]]:
         """Return the places of the planes that are there."""
@@ -166,22 +174,33 @@ class PlaneArray:
         return True, self._lay_out(axes, layout, self._size)
 
     def put(
-        self, place: tuple[AxisValue, ...], plane: NDArray[Any], group: Value | None, percentiles: tuple[float, float] | None
+        self,
+        index: tuple[int, ...],
+        place: tuple[AxisValue, ...],
+        plane: NDArray[Any],
+        group: Value | None,
+        percentiles: tuple[float, float] | None,
     ) -> bool:
-        """Copy a plane to its place, instead of the one that is there; returns whether the array is another one.
+        """Copy a plane to its place, which `find` has found, instead of the one that is there; returns whether the array is
+        another one.
 
         `group` names those that share a contrast, whose limits are these percentiles of each plane's pixels.
         """
-        height, width = plane.shape[:2]
-        size = (max(self._size[0], height), max(self._size[1], width))
+        height, width = shape = plane.shape[:2]
         grown = False
-        if size != self._size or not self._buffer.size:
-            grown = self._lay_out(self.axes, self._layout, size)
-        index = self.index(place)
-        self._write(index, plane)
+        if shape != self._size or not self._buffer.size:
+            size = (max(self._size[0], height), max(self._size[1], width))
+            if size != self._size or not self._buffer.size:
+                grown = self._lay_out(self.axes, self._layout, size)
+        limits = self._write(index, plane)
+        if self.colours or percentiles is None:
+            limits = _NO_LIMITS
+        elif limits is None or percentiles != _ALL:
+            limits = _limits(plane, percentiles)
         before = self._planes.get(place)
-        self._planes[place] = now = _Plane((height, width), _limits(plane, None if self.colours else percentiles), group)
-        self._missing[index] = False
+        self._planes[place] = now = _Plane(shape, limits, group)
+        if before is None:
+            self._missing[index] = False
         self._count_in(now, before)
         return grown
 
@@ -213,17 +232,19 @@ class PlaneArray:
         if found:
             self._bounds[group] = (min(low for low, _ in found), max(high for _, high in found))
 
-    def _write(self, index: tuple[int, ...], plane: NDArray[Any]) -> None:
+    def _write(self, index: tuple[int, ...], plane: NDArray[Any]) -> tuple[float, float] | None:
+        """Copy a plane; returns its limits where they cost nothing."""
         target = self._buffer[index][: self._size[0], : self._size[1]]
         height, width = plane.shape[:2]
         if (height, width) == self._size:
-            np.copyto(target, plane)
-        elif self._rescale:
+            return copy_in(target, plane, _every(height))
+        if self._rescale:
             np.copyto(target, plane[_nearest(height, self._size[0])][:, _nearest(width, self._size[1])])
         else:
             np.copyto(target[:height, :width], plane)
             target[height:] = 0
             target[:height, width:] = 0
+        return None
 
     def _lay_out(self, axes: tuple[str, ...], layout: tuple[_Axis, ...], size: tuple[int, int]) -> bool:
         """Have room for these axes and this size, with every plane at its place; True if the array is another one then."""
@@ -280,16 +301,18 @@ class PlaneArray:
             return np.zeros((*lengths, *size, *((self.colours,) if self.colours else ())), self.dtype)
 
 
-def _limits(plane: NDArray[Any], percentiles: tuple[float, float] | None) -> tuple[float, float]:
-    """The limits of some rows: enough for a contrast, and a small part of the time that the copy takes."""
-    if percentiles is None:
-        return _NO_LIMITS
-    rows = plane[:: -(-plane.shape[0] // _SAMPLED_ROWS)]
+def _every(height: int) -> int:
+    """Of how many rows one is looked at for a contrast: that is enough, and takes a small part of the time of the copy."""
+    return -(-height // _SAMPLED_ROWS)
+
+
+def _limits(plane: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
+    rows = plane[:: _every(plane.shape[0])]
     if rows.dtype.kind == "f":
         rows = rows[np.isfinite(rows)].astype(np.float64)
         if not rows.size:
             return _NO_LIMITS
-    if percentiles == (0.0, 100.0):
+    if percentiles == _ALL:
         return float(np.minimum.reduce(rows, axis=None)), float(np.maximum.reduce(rows, axis=None))
     low, high = np.percentile(rows, percentiles)
     return float(low), float(high)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.frames import Arena
+from mutoscope.frames import Arena, copy_out
 from mutoscope.model.errors import (
     ConfigError,
     MutoscopeError,
@@ -450,7 +450,7 @@ class Sender:
 
     def _fill(self, lent: Lent, data: NDArray[Any]) -> None:
         try:
-            np.copyto(lent[0].view(lent[1], data.shape, data.dtype), data)
+            copy_out(lent[0].view(lent[1], data.shape, data.dtype), data)
         except BaseException:  # an interrupt, say: what was taken is given back
             with self.turn:
                 lent[0].give(lent[1])

@@ -7,6 +7,7 @@ Nothing is unpickled or evaluated. New fields only at the end and only with defa
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Annotated, Any, TypeAlias
 
@@ -113,10 +114,7 @@ class Form(_Wire, frozen=True):
 
     def nbytes(self) -> int:
         """Return how many bytes they are."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count * self.kind().itemsize
+        return math.prod(self.shape) * _BY_NAME[self.dtype].itemsize
 
     def kind(self) -> np.dtype[Any]:
         """Return their dtype."""
@@ -239,15 +237,15 @@ def frame(message: FromSink | FromViewer, behind: int = 0) -> bytes:
     return PREFIX.pack(len(data), behind) + data
 
 
-def split(prefix: bytes | bytearray, most: int, most_behind: int) -> tuple[int, int]:
-    """Return the bytes of a message, and those behind it.
+def split(data: bytes | bytearray, most: int, most_behind: int, at: int = 0) -> tuple[int, int]:
+    """Return the bytes of the message that begins at `at`, and those behind it.
 
     Raises
     ------
     MalformedError
         If there are more than may be.
     """
-    message, behind = PREFIX.unpack_from(prefix)
+    message, behind = PREFIX.unpack_from(data, at)
     if not 0 < message <= most or behind > most_behind:
         raise MalformedError(f"a frame of {message:,} and {behind:,} bytes")
     return message, behind
@@ -280,9 +278,10 @@ def _check_image(message: Image) -> None:
         raise MalformedError(f"{len(form.shape)} axes, of which {len(message.axes)} have names")
     if form.rgb and form.shape[-1] not in (3, 4):
         raise MalformedError(f"{form.shape[-1]} colours")
-    names = [name for name, _ in message.axes]
-    if len(set(names)) < len(names) or set(names) & set(message.place):
-        raise MalformedError("an axis that is said twice")
+    if message.axes:
+        names = {name for name, _ in message.axes}
+        if len(names) < len(message.axes) or names & message.place.keys():
+            raise MalformedError("an axis that is said twice")
     total = form.nbytes()
     if total >= 1 << 46 or message.nbytes > total:
         raise MalformedError(f"an image of {total:,} bytes, of which {message.nbytes:,} are here")

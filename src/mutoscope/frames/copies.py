@@ -1,0 +1,106 @@
+"""Copies of pixels on their way between processes, by the native core: a third of the time of ``np.copyto``, and they leave the
+caches of both processors to what is needed again."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mutoscope.frames._native import library
+
+__all__ = ["copy_in", "copy_out"]
+
+_FROM_BYTES = 1 << 16
+"""Smaller arrays are copied by NumPy: calling the core takes longer than it saves."""
+
+_pointer, _u64 = ctypes.c_void_p, ctypes.c_uint64
+_copy_out = library.mutoscope_copy_out
+_copy_out.restype, _copy_out.argtypes = None, [_pointer, _pointer, _u64]
+_copy_rows = library.mutoscope_copy_rows
+_Two = ctypes.c_double * 2
+_copy_rows.restype = None
+_copy_rows.argtypes = [*(_pointer, ctypes.c_int64, _pointer, ctypes.c_int64), *(_u64, _u64, ctypes.c_int, _u64, _Two)]
+_KINDS = {
+    np.dtype(code): number for number, code in enumerate(("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"), start=1)
+} | {np.dtype(bool): 1}
+"""Whose limits the core can take; the numbers are those of ``copies.c``."""
+
+
+def copy_out(target: NDArray[Any], source: NDArray[Any]) -> None:
+    """Copy an array into shared memory that another process reads next.
+
+    Parameters
+    ----------
+    target : ndarray
+        Writable, of the shape and dtype of `source`.
+    source : ndarray
+        Of any layout; one that is not contiguous is copied by NumPy.
+
+    Examples
+    --------
+    >>> target = np.zeros((300, 200), "uint16")
+    >>> copy_out(target, np.full((300, 200), 7, "uint16"))
+    >>> int(target.sum())
+    420000
+    """
+    nbytes = source.nbytes
+    if nbytes < _FROM_BYTES or not _alike(target, source) or not (source.flags.c_contiguous and target.flags.c_contiguous):
+        np.copyto(target, source)
+    else:
+        _copy_out(_address(target), _address(source), nbytes)
+
+
+def copy_in(target: NDArray[Any], source: NDArray[Any], every: int) -> tuple[float, float] | None:
+    """Copy a plane out of shared memory, and tell the limits of its values.
+
+    Parameters
+    ----------
+    target : ndarray
+        Writable, of the shape and dtype of `source`: (y, x), or (y, x, colour).
+    source : ndarray
+        Of any layout.
+    every : int
+        The limits are those of every so many rows.
+
+    Returns
+    -------
+    (low, high) or None
+        Of the finite values in those rows, with ``low > high`` where there are none; None where this cannot be told on the way
+        (float16, other layouts, small planes). The plane is copied all the same.
+
+    Examples
+    --------
+    >>> target = np.zeros((300, 200), "uint16")
+    >>> copy_in(target, np.arange(60_000, dtype="uint16").reshape(300, 200), 1)
+    (0.0, 59999.0)
+    """
+    kind = _KINDS.get(source.dtype)
+    if kind is None or source.nbytes < _FROM_BYTES or not (_alike(target, source) and _has_rows(target) and _has_rows(source)):
+        np.copyto(target, source)
+        return None
+    limits, rows, step = _Two(math.inf, -math.inf), len(source), source.strides[0]
+    row_bytes = source.nbytes // rows
+    _copy_rows(_address(target), target.strides[0], _address(source), step, rows, row_bytes, kind, every, limits)
+    low, high = limits
+    return low, high
+
+
+def _alike(target: NDArray[Any], source: NDArray[Any]) -> bool:
+    return target.shape == source.shape and target.dtype == source.dtype and target.flags.writeable
+
+
+def _has_rows(array: NDArray[Any]) -> bool:
+    """Whether each row is contiguous."""
+    return array.flags.c_contiguous or array[0].flags.c_contiguous
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Return where an array begins. What NumPy offers for it takes eight times as long; every extension that is compiled
+    against NumPy relies on the pointer being the first thing in the object, behind what all objects have (``PyArray_DATA``)."""
+    address = ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value
+    assert address is not None
+    return address
