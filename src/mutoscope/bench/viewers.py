@@ -25,6 +25,7 @@ from rich.console import Console
 
 from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, own_folder, percentile, touched
 from mutoscope.bench.peers import Control, Peer, Peers, memory_bytes
+from mutoscope.bench.viewer_floor import launch_copiers
 from mutoscope.bench.viewer_fuzz import fuzz
 from mutoscope.bench.viewer_hardships import measure_hardships
 from mutoscope.bench.viewer_kills import kill_many, tell
@@ -56,6 +57,7 @@ KILLS = 500
 _TIMEOUT_S = 60.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _NAME = "bench"
+_COPIES = "copies"
 
 Image = npt.NDArray[np.uint16]
 
@@ -184,12 +186,15 @@ def _images(bench: Bench, side: int, count: int, peer_count: int) -> None:
             near = peers.launch(block_sender, port=port, side=side, wait=scheme == "REQ")
             far = peers.launch(block_viewer, port=port, wait=scheme == "REQ")
             cases[scheme] = _blocks(near, far, peer_count)
+        cases[_COPIES] = _blocks(*launch_copiers(peers, side, PLACES), count)
         peers.wait_ready()
         rounds = bench.alternate(cases, label=f"images of {side} x {side}")
     name = f"{side} x {side} uint16"
     bench.figure(f"{name} to the screen", rounds.of("viewer", "rate"), unit="images/s", note=f"{count} images a round")
     note = f"{peer_count} images a round by blocks, into the same display model"
-    for scheme in list(cases)[1:]:
+    bare = f"{name}, against two bare copies by NumPy"
+    bench.ratio(bare, rounds, of="viewer", to=_COPIES, measure="rate", unit="images/s", note="each process copies, and spins")
+    for scheme in (case for case in cases if case in ("PUB", "REQ")):
         against: dict[str, Any] = {"of": "viewer", "to": scheme}
         whole = f"{name}, against a block each over {scheme}"
         bench.ratio(whole, rounds, **against, measure="rate", unit="images/s", at_least=AT_LEAST[side], note=note)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mutoscope.frames import copy_out
 from mutoscope.model.errors import ConfigError
 
 __all__ = ["BeadScene", "CounterScene", "NoiseScene", "Scene", "SceneSettings", "make_scene", "most_beads"]
@@ -56,7 +57,7 @@ class Scene:
     def render(self, tick: int, out: NDArray[Any]) -> None:
         """Write the frame of `tick` into `out`, shape ``(y, x)``."""
         start = (((tick + self.settings.seed) * _MIX & 0xFFFFFFFF) * self._starts) >> 32
-        np.copyto(out, self.pool[start : start + self._height])
+        copy_out(out, self.pool[start : start + self._height])
 
     def truth(self, tick: int) -> NDArray[np.float64]:
         """Return the true positions ``(n, 2)`` as (y, x) in pixels, integers at pixel centres."""
@@ -168,7 +169,7 @@ class CounterScene(Scene):
     def render(self, tick: int, out: NDArray[Any]) -> None:
         height, width = self.settings.shape
         start = (tick + self.settings.seed) & 0xFFFF
-        np.copyto(out, self._flat[start : start + height * width].reshape(height, width))
+        copy_out(out, self._flat[start : start + height * width].reshape(height, width))
         for digit in range(self._digits):
             out[0, digit] = (tick >> (digit * self._digit_bits)) & ((1 << self._digit_bits) - 1)
 

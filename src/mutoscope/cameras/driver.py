@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from mutoscope.cameras._form import check_call, form_of
 from mutoscope.cameras._sequence import FROZEN, ExposureCount, check_metadata
 from mutoscope.cameras.settings import Setting, check_settings, unknown_setting
+from mutoscope.frames import copy_out
 from mutoscope.model.errors import BufferUnavailableError, CameraError, ConfigError, ScopeStateError
 
 __all__ = ["Camera", "CopyingCamera", "GetBuffer", "SequenceStopped", "sleep"]
@@ -474,7 +475,7 @@ class CopyingCamera(Camera):
                 if buffer is None:
                     self.count("missed")
                     continue
-                np.copyto(buffer, array)
+                copy_out(buffer, array)
                 delivered += 1
                 self.count("delivered")
                 yield {"tick": tick, **metadata}

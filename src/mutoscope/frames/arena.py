@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mutoscope.frames import _os
 from mutoscope.frames._segments import Segment
+from mutoscope.frames.copies import copy_to
 from mutoscope.model.errors import ClosedError, ConfigError
 
 __all__ = ["Arena", "ArenaReader"]
@@ -47,7 +48,7 @@ class Arena:
     --------
     >>> with Arena(1 << 20, "example") as arena:
     ...     at = arena.take(6)
-    ...     arena.view(at, (2, 3), np.dtype("uint8"))[:] = 7
+    ...     arena.fill(at, np.full((2, 3), 7, np.uint8))
     ...     reader = ArenaReader(os.dup(arena.fd))
     ...     total = int(reader.view(at, 6).sum())
     ...     arena.give(at)
@@ -96,6 +97,13 @@ class Arena:
             self._free[number - 1] = (at, before + size)
         else:
             self._free.insert(number, (at, size))
+
+    def fill(self, at: int, data: npt.NDArray[Any]) -> None:
+        """Copy an array into a range, past the processor's caches where it is large: its reader is another process."""
+        if self._segment is None:
+            raise ClosedError("this shared memory is closed")
+        if not copy_to(self._segment.address + at, data):
+            np.copyto(self.view(at, data.shape, data.dtype), data)
 
     def view(self, at: int, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return a range as an array of this form, writable; no copy."""

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from mutoscope.frames._native import library
 
-__all__ = ["copy_in", "copy_out"]
+__all__ = ["copy_in", "copy_out", "copy_to"]
 
 _FROM_BYTES = 1 << 16
 """Smaller arrays are copied by NumPy: calling the core takes longer than it saves."""
+_TOO_LARGE_BYTES = 1 << 22
+"""What does not stay in a core's caches until a reader comes."""
 
 _pointer, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _copy_out = library.mutoscope_copy_out
@@ -31,27 +33,39 @@ _KINDS = {
 
 
 def copy_out(target: NDArray[Any], source: NDArray[Any]) -> None:
-    """Copy an array into shared memory that another process reads next.
+    """Copy a frame into shared memory, past the processor's caches where it would not stay in them.
 
     Parameters
     ----------
     target : ndarray
-        Writable, of the shape and dtype of `source`.
+        Writable, of the shape of `source`.
     source : ndarray
-        Of any layout; one that is not contiguous is copied by NumPy.
+        Of any layout, and of a dtype that NumPy turns into that of `target`.
 
     Examples
     --------
-    >>> target = np.zeros((300, 200), "uint16")
-    >>> copy_out(target, np.full((300, 200), 7, "uint16"))
+    >>> target = np.zeros((2000, 2000), "uint16")
+    >>> copy_out(target, np.full((2000, 2000), 7, "uint16"))
     >>> int(target.sum())
-    420000
+    28000000
     """
-    nbytes = source.nbytes
-    if nbytes < _FROM_BYTES or not _alike(target, source) or not (source.flags.c_contiguous and target.flags.c_contiguous):
+    if not (
+        source.nbytes >= _TOO_LARGE_BYTES
+        and _alike(target, source)
+        and target.flags.c_contiguous
+        and copy_to(_address(target), source)
+    ):
         np.copyto(target, source)
-    else:
-        _copy_out(_address(target), _address(source), nbytes)
+
+
+def copy_to(address: int, source: NDArray[Any]) -> bool:
+    """Copy an array to where another process reads it next; False, and nothing was done, if that is not worth it: of one that
+    is small or not contiguous. There must be room for it."""
+    nbytes = source.nbytes
+    if nbytes < _FROM_BYTES or not source.flags.c_contiguous:
+        return False
+    _copy_out(address, _address(source), nbytes)
+    return True
 
 
 def copy_in(target: NDArray[Any], source: NDArray[Any], every: int) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mutoscope.model import arguments
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
 from mutoscope.model.filenames import Components, NameParser
+from mutoscope.model.filenames.patterns import REMEMBERED
 from mutoscope.model.roi import Roi
 from mutoscope.storage import _arrays
 from mutoscope.viewers.roi_pack import pack_rois
@@ -34,7 +36,7 @@ _MOST_COMPONENTS, _MOST_WORD, _MOST_VALUE, _MOST_NUMBER = 32, 64, 256, 1 << 62
 _COLOURS = (3, 4)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ImageItem:
     """An image with its place. `array` is the caller's own, or shares memory with it; `axes` are those before (y, x)."""
 
@@ -45,7 +47,7 @@ class ImageItem:
     rgb: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoiItem:
     """The ROIs of a plane with its place, packed."""
 
@@ -83,45 +85,47 @@ def items_of(data: Iterable[Any], names: Iterable[Any], parser: NameParser) -> l
 def item_of(data: Any, name: Any, parser: NameParser) -> Item | None:
     """Return the item that a name and its data make; None for text, which no viewer shows."""
     text = _checked_name(name)
+    if isinstance(data, np.ndarray) or _arrays.is_array(data):
+        components = _parsed(text, parser, cut=False)
+        try:
+            array = _arrays.to_numpy(data)
+        except (ConfigError, BackendUnavailableError) as error:
+            raise type(error)(f"{text!r}: {error}; nothing was sent") from error
+        return _image(text, components, array)
     if isinstance(data, str):
         _say_text(text)
         return None
-    if isinstance(data, list | tuple) and all(isinstance(each, Roi) for each in data):
-        components = _parsed(text, parser, cut=True)
-        try:
-            packed = pack_rois(data)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"{text!r}: one of its ROIs cannot be sent: {error}; nothing was sent") from error
-        return RoiItem(text, _place(text, components), packed)
     if isinstance(data, Roi):
         raise ConfigError(f"{text!r}: ROIs are a list of Roi, also one alone; nothing was sent")
-    if isinstance(data, list | tuple):
-        kinds = sorted({type(each).__name__ for each in data})
-        raise ConfigError(f"{text!r}: a list is shown when all in it are Roi, not {', '.join(kinds)}; nothing was sent")
-    if not _arrays.is_array(data):
+    if not isinstance(data, list | tuple):
         raise ConfigError(
             f"{text!r}: a {type(data).__name__} cannot be shown; viewers take images and lists of Roi; nothing was sent"
         )
-    components = _parsed(text, parser, cut=False)
+    if not all(isinstance(each, Roi) for each in data):
+        kinds = sorted({type(each).__name__ for each in data})
+        raise ConfigError(f"{text!r}: a list is shown when all in it are Roi, not {', '.join(kinds)}; nothing was sent")
+    components = _parsed(text, parser, cut=True)
     try:
-        array = _arrays.to_numpy(data)
-    except (ConfigError, BackendUnavailableError) as error:
-        raise type(error)(f"{text!r}: {error}; nothing was sent") from error
-    return _image(text, components, array)
+        packed = pack_rois(data)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{text!r}: one of its ROIs cannot be sent: {error}; nothing was sent") from error
+    return RoiItem(text, _place(text, components), packed)
 
 
 def _checked_name(name: Any) -> str:
-    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    text = os.fspath(name) if not isinstance(name, str) and isinstance(name, os.PathLike) else name
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigError(f"a name is text, not {arguments.shown(name)}; nothing was sent")
     text = sendable(text)
-    if len(text.encode()) > _MOST_NAME:
+    if len(text) > _MOST_NAME or (not text.isascii() and len(text.encode()) > _MOST_NAME):
         raise ConfigError(f"{text[:80]!r}…: a name has at most {_MOST_NAME} bytes; nothing was sent")
     return text
 
 
 def sendable(text: str) -> str:
     """Return a text, or a path, as a message can hold it: what is no character in it is replaced."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -133,7 +137,7 @@ def _parsed(name: str, parser: NameParser, *, cut: bool) -> Components:
     """Return what a name says. Forms that no microscope writes are read as if they were its images; `cut` also leaves out what
     a program has added to such a name (``…_nuclei.roi.zip``)."""
     found = parser.parse(name)
-    stem = _SUFFIX.sub("", name)
+    stem = name if found is not None else _SUFFIX.sub("", name)
     while found is None:
         found = parser.parse(f"{stem}.tif") or parser.parse(f"{stem}.tiff")
         if found is None:
@@ -153,15 +157,32 @@ _OWN = frozenset(Components.__struct_fields__)
 
 
 def _place(name: str, components: Components) -> dict[str, Value]:
-    """Return the components but the source, which the caller states, with those that a parser has added."""
+    """Return the components but the source, which the caller states, with those that a parser has added. Not to be changed."""
+    try:
+        return _remembered(components) if type(components) is Components else _checked_place(components)
+    except _TooMuchError as error:
+        raise ConfigError(f"{name!r}: {error}; nothing was sent") from None
+
+
+class _TooMuchError(ValueError):
+    pass
+
+
+def _checked_place(components: Components) -> dict[str, Value]:
     place = _said_by(components)
     for component, value in place.items():
         fits = len(value) <= _MOST_VALUE if isinstance(value, str) else -_MOST_NUMBER <= value < _MOST_NUMBER
         if not fits or not 0 < len(component) <= _MOST_WORD:
-            raise ConfigError(f"{name!r}: its {component} is more than can be sent; nothing was sent")
+            raise _TooMuchError(f"its {component} is more than can be sent")
     if len(place) > _MOST_COMPONENTS:
-        raise ConfigError(f"{name!r} has {len(place)} components, at most {_MOST_COMPONENTS} can be sent; nothing was sent")
+        raise _TooMuchError(f"it has {len(place)} components, at most {_MOST_COMPONENTS} can be sent")
     return place
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(components: Components) -> dict[str, Value]:
+    """What `Components` say is asked for as often as their name is."""
+    return _checked_place(components)
 
 
 def _said_by(components: Components) -> dict[str, Value]:
@@ -186,6 +207,8 @@ def _image(name: str, components: Components, array: NDArray[Any]) -> ImageItem:
     rgb = array.ndim >= 3 and array.shape[-1] in _COLOURS and array.dtype in (np.uint8, np.uint16)
     place = _place(name, components)
     count = array.ndim - 2 - rgb
+    if not count:
+        return ImageItem(name, place, array, [], bool(rgb))
     free = [axis for axis in _FOLLOWING if axis not in place]
     if count > len(free):
         raise ConfigError(

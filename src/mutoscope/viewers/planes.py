@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,10 @@ class _Axis:
 
 @dataclass(slots=True)
 class _Plane:
-    """A plane that is there: its own size, the limits of its pixels (the lower above the upper where it has none), and the
-    group whose planes share a contrast."""
+    """A plane that is there: its index, its own size, the limits of its pixels (the lower above the upper where it has none),
+    and the group whose planes share a contrast."""
 
+    index: tuple[int, ...]
     shape: tuple[int, int]
     limits: tuple[float, float]
     group: Value | None
@@ -138,8 +139,11 @@ class PlaneArray:
         """Return where a place is."""
         return tuple(axis.index[value] for axis, value in zip(self._layout, place, strict=True))
 
-    def find(self, place: Sequence[AxisValue]) -> tuple[int, ...] | None:
+    def find(self, place: tuple[AxisValue, ...]) -> tuple[int, ...] | None:
         """Return where a place is; None if it does not lie inside."""
+        held = self._planes.get(place)
+        if held is not None:
+            return held.index
         found = []
         for axis, value in zip(self._layout, place, strict=True):
             number = axis.index.get(value)
@@ -198,7 +202,7 @@ class PlaneArray:
         elif limits is None or percentiles != _ALL:
             limits = _limits(plane, percentiles)
         before = self._planes.get(place)
-        self._planes[place] = now = _Plane(shape, limits, group)
+        self._planes[place] = now = _Plane(index, shape, limits, group)
         if before is None:
             self._missing[index] = False
         self._count_in(now, before)
@@ -207,7 +211,7 @@ class PlaneArray:
     def remove(self, place: tuple[AxisValue, ...]) -> None:
         """Take a plane away: its place is missing again."""
         gone = self._planes.pop(place)
-        index = self.index(place)
+        index = gone.index
         self._buffer[index] = 0
         self._missing[index] = True
         self._recount(gone.group)
@@ -252,7 +256,7 @@ class PlaneArray:
             self.axes, self._layout = axes, layout
             return False
         fresh = self._allocate(self._room(axes, layout, size), tuple(axis.length for axis in layout), size)
-        held = [(place, plane, self._taken(place, plane)) for place, plane in self._planes.items()]
+        held = [(place, plane, self._taken(plane)) for place, plane in self._planes.items()]
         old_axes = self.axes
         self._buffer = fresh
         self._missing = np.ones(fresh.shape[: len(layout)], bool)
@@ -265,13 +269,13 @@ class PlaneArray:
             index = self.index(moved)
             self._write(index, pixels)
             self._missing[index] = False
-            self._planes[moved] = plane
+            self._planes[moved] = replace(plane, index=index)
         return True
 
-    def _taken(self, place: tuple[AxisValue, ...], plane: _Plane) -> NDArray[Any]:
+    def _taken(self, plane: _Plane) -> NDArray[Any]:
         """A plane as it came."""
         height, width = plane.shape
-        whole: NDArray[Any] = self._buffer[self.index(place)][: self._size[0], : self._size[1]]
+        whole: NDArray[Any] = self._buffer[plane.index][: self._size[0], : self._size[1]]
         if not self._rescale or (height, width) == self._size:
             return whole[:height, :width]
         return whole[_first(height, self._size[0])][:, _first(width, self._size[1])]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mutoscope.frames import Arena, copy_out
+from mutoscope.frames import Arena
 from mutoscope.model.errors import (
     ConfigError,
     MutoscopeError,
@@ -135,7 +135,8 @@ class Sender:
 
     def __init__(self, settings: SenderSettings) -> None:
         self.settings = settings
-        self.turn = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self.turn = threading.Condition(self._lock)
         self.books = Books()
         self.started = False
         """Whether it was this sender that started the viewer."""
@@ -319,20 +320,20 @@ class Sender:
         self.turn.notify_all()
 
     def _account(self, account: wire.Account) -> None:
-        books = self.books
+        books, pending = self.books, self.books.pending
         for first, count in account.received:
             for number in range(first, first + count):
-                item = books.pending.get(number)
+                item = pending.get(number)
                 if item is not None and not item.received:
                     item.received = True
                     books.counts(item.is_image).received += 1
                     self._give(item)
+        shown_ns = account.shown_ns if self.settings.remote is None else time.monotonic_ns()
         for first, count in account.displayed:
             for number in range(first, first + count):
-                item = books.pending.pop(number, None)
+                item = pending.pop(number, None)
                 if item is not None:
                     books.counts(item.is_image).displayed += 1
-                    shown_ns = account.shown_ns if self.settings.remote is None else time.monotonic_ns()
                     books.latencies_ms.append((shown_ns - item.sent_ns) / 1e6)
         for number, reason in account.failed:
             item = books.pending.pop(number, None)
@@ -419,7 +420,7 @@ class Sender:
     def _room(self, size: int, is_image: bool, deadline: float, whole: bool) -> tuple[Channel, Lent | None] | str:
         """Wait for room; returns the range (None: behind the message, where `whole` of it has room, or its first part), or why
         there is none."""
-        with self.turn:
+        with self._lock:
             while True:
                 channel = self._channel
                 if channel is None:
@@ -450,9 +451,9 @@ class Sender:
 
     def _fill(self, lent: Lent, data: NDArray[Any]) -> None:
         try:
-            copy_out(lent[0].view(lent[1], data.shape, data.dtype), data)
+            lent[0].fill(lent[1], data)
         except BaseException:  # an interrupt, say: what was taken is given back
-            with self.turn:
+            with self._lock:
                 lent[0].give(lent[1])
             raise
 
@@ -460,7 +461,7 @@ class Sender:
         self, channel: Channel, item: Item, source: str, folder: str, lent: Lent | None, nbytes: int, behind: bytes | memoryview
     ) -> int | None:
         """Send the message of an item; None if the connection has ended."""
-        with self.turn:
+        with self._lock:
             if self._channel is not channel:
                 if lent is not None:
                     lent[0].give(lent[1])
