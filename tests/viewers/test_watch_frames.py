@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,13 +121,46 @@ def test_an_impatient_program_ends_nothing_that_is_seen(tmp_path: Path):
         assert [each.state for each in sink.watched()] == ["live"]
 
 
+def test_another_link_of_a_scope_that_is_shown_changes_nothing(tmp_path: Path):
+    settings = ms.SourceSettings(SHAPE, "uint16", rate_hz=20)
+    with ms.Scope(sources={"eye": settings}, record=tmp_path / "run.ome.zarr", page=True) as scope, viewer() as sink:
+        until(lambda: announced("page"))
+        assert scope.page_url is not None
+        sink.watch(scope.page_url)
+        with pytest.raises(ConfigError, match=r"run\.ome\.zarr is shown here already, through another link: unwatch it first"):
+            sink.watch(scope.page_url + "x")
+        assert [each.state for each in sink.watched()] == ["live"]
+        with pytest.raises(ConfigError, match=r"^http://127\.0\.0\.1:1/ is not watched here; watched: run\.ome\.zarr$"):
+            sink.unwatch("http://127.0.0.1:1/?token=secret")
+        sink.unwatch(scope.page_url)
+        assert sink.watched() == []
+        sink.watch("run")
+        sink.unwatch("run.ome.zarr")
+        assert sink.watched() == []
+
+
+def test_a_program_that_waits_no_more_ends_nothing_that_another_waits_for():
+    with viewer() as sink, socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        link = f"http://127.0.0.1:{silent.getsockname()[1]}/?token=none"
+        patient = pool.submit(sink.watch, link, timeout_s=3.0)
+        until(sink.watched)
+        with pytest.raises(ViewerTimeoutError):
+            sink.watch(link, timeout_s=0.5)
+        assert [each.state for each in sink.watched()] == ["connecting"]
+        with pytest.raises(ViewerTimeoutError):
+            patient.result(60)
+        assert sink.watched() == []
+
+
 def test_what_cannot_be_watched_is_said_in_a_sentence(tmp_path: Path):
     with viewer() as sink:
         with pytest.raises(ConfigError, match=r"no scope of yours runs on this computer with a page; .*--headless"):
             sink.watch()
         with pytest.raises(ConfigError, match="the link of a scope is that of its page, such as"):
             sink.watch("http://127.0.0.1:1/")
-        with pytest.raises(ConfigError, match="cannot be watched: it cannot be reached: "):
+        with pytest.raises(ConfigError, match="the name of a scope is not empty"):
+            sink.watch("")
+        with pytest.raises(ConfigError, match=r"cannot be watched: nothing listens there: is the scope running"):
             sink.watch("http://127.0.0.1:1/?token=none")
         settings = ms.SourceSettings(SHAPE, "uint16", rate_hz=20)
         with ms.Scope(sources={"eye": settings}, record=tmp_path / "run.ome.zarr", page=True) as scope:

@@ -196,6 +196,8 @@ class ViewerCore:
         ------
         BackendUnavailableError
             If what this needs is not installed; says how to get it.
+        ConfigError
+            If it is shown already, through a link with another token.
         """
         with self._lock:
             if self._watches is None:
@@ -204,8 +206,9 @@ class ViewerCore:
                 self._watches = Watches(self._kind, self._schedule, self._tell)
         self._watches.begin(address, settled)
 
-    def unwatch(self, address: str | None = None) -> None:
-        """Watch the scope whose page has this address no more, or none any more; its layers go. From any thread.
+    def unwatch(self, scope: str | None = None) -> None:
+        """Watch the scope of this name, or whose page has this address, no more, or none any more; its layers go. From any
+        thread.
 
         Raises
         ------
@@ -213,9 +216,9 @@ class ViewerCore:
             If it is not watched.
         """
         if self._watches is not None:
-            self._watches.end(address)
-        elif address is not None:
-            raise ConfigError(f"{address} is not watched here")
+            self._watches.end(scope)
+        elif scope is not None:
+            raise ConfigError(f"{scope} is not watched here")
 
     def watched(self) -> list[Watched]:
         """Return the scopes that are watched, and what was shown of them. From any thread."""
@@ -387,7 +390,11 @@ class ViewerCore:
             case "listen" if not client.peer:
                 return self._listen(msgspec.convert(arguments.get("address"), str)), None
             case "unwatch" if not client.peer:
-                self.unwatch(msgspec.convert(arguments.get("address"), str | None))
+                self.unwatch(msgspec.convert(arguments.get("scope"), str | None))
+                return None, None
+            case "give up" if not client.peer:
+                if self._watches is not None:
+                    self._watches.give_up(msgspec.convert(arguments.get("address"), str))
                 return None, None
             case "watched" if not client.peer:
                 return self.watched(), None

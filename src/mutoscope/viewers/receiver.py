@@ -38,6 +38,9 @@ _TICK_S = 1.0
 _MOST_CLIENTS = 512
 _MOST_PARTIAL = 64
 _GOODBYE_S = 1.0
+_DEAF_S = 0.2
+"""How long nobody is let in after there were no descriptors for it."""
+_FULL_S = 60.0
 _PAST = 100
 
 Shown = tuple[Client, int, bool]
@@ -100,7 +103,8 @@ class Receiver:
         self._latencies: list[float] = []
         self._displays: dict[bytes, Display] = {}
         self._refused = self._refused_since = 0
-        self._said = 0.0
+        self._said = self._said_full = 0.0
+        self._deaf_until: float | None = None
         self._selector = selectors.DefaultSelector()
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -158,7 +162,7 @@ class Receiver:
         try:
             while self._over is None:
                 news = any(client.has_news for client in self._clients.values())
-                for key, _ in self._selector.select(ACCOUNT_S if news else _TICK_S):
+                for key, _ in self._selector.select(ACCOUNT_S if news else _TICK_S if self._deaf_until is None else _DEAF_S):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj == self._bell:
@@ -187,11 +191,20 @@ class Receiver:
             sock, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError as error:
-            log.warning("a sender could not be let in: %s", error)
-            time.sleep(0.05)  # out of descriptors: the listener stays readable
+        except OSError as error:  # out of descriptors: the listener stays readable, so it is not looked at for a while
+            self._selector.unregister(self._listener)
+            now = time.monotonic()
+            self._deaf_until = now + _DEAF_S
+            if now - self._said_full > _FULL_S:
+                self._said_full = now
+                log.warning("a sender waits to be let in: %s; that is tried again, and said once a minute", error)
             return
         self._take_in(Client(sock))
+
+    def _listen_again(self) -> None:
+        if self._deaf_until is not None:
+            self._deaf_until = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _take_in(self, client: Client) -> None:
         _, uid, _ = _os.peer_credentials(client.sock)
@@ -417,9 +430,12 @@ class Receiver:
             self._past = [*self._past, client.report()][-_PAST:]
             log.info("process %d has gone: %s", hello.pid, _told(client))
         self._alone_since = time.monotonic()
+        self._listen_again()
 
     def _look_around(self) -> None:
         now = time.monotonic()
+        if self._deaf_until is not None and now > self._deaf_until:
+            self._listen_again()
         for client in list(self._clients.values()):
             if client.hello is None and now - client.since > _HELLO_S:
                 self._refuse(client, "it said nothing")

@@ -32,7 +32,7 @@ from mutoscope.viewers.launch import find, say_link
 from mutoscope.viewers.registry import check_viewer
 from mutoscope.viewers.roi_pack import unpack_rois
 from mutoscope.viewers.sender import Policy, Sender, SenderSettings, ask
-from mutoscope.viewers.watching.scopes import address_of
+from mutoscope.viewers.watching.scopes import address_of, url_of
 from mutoscope.viewers.watching.watch import check_can_watch
 
 if TYPE_CHECKING:
@@ -387,17 +387,29 @@ class ViewerSink(DataSink):
             )
         if found.state == "live":
             return found
-        with contextlib.suppress(ConfigError):  # another program was quicker
-            self._sender.call("unwatch", limit, address=address.url)
         if found.state == "ended":
+            with contextlib.suppress(ConfigError):  # another program was quicker
+                self._sender.call("unwatch", limit, scope=address.url)
             raise ConfigError(f"{address.name} cannot be watched: {found.problem}")
+        self._sender.call("give up", limit, address=address.url)
         why = found.problem or "its page does not answer"
         raise ViewerTimeoutError(f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}")
 
-    def unwatch(self, address: str | None = None) -> None:
-        """Have the viewer show the scope whose page has this address (`Watched.address`) no more, or no scope any more."""
+    def unwatch(self, scope: str | None = None) -> None:
+        """Have the viewer show a scope no more: the one of this name, address (`Watched.address`) or link; if none is given,
+        no scope any more.
+
+        Raises
+        ------
+        ConfigError
+            If it is not watched.
+        ViewerUnavailableError, ViewerTimeoutError
+            If the viewer is not there, or does not answer.
+        """
         self._check_open()
-        self._sender.call("unwatch", self._settings.timeout_s, address=address)
+        if scope is not None and "://" in arguments.text("a scope", scope):
+            scope = url_of(scope)
+        self._sender.call("unwatch", self._settings.timeout_s, scope=scope)
 
     def watched(self) -> list[Watched]:
         """Return the scopes that the viewer watches, and what it has shown of each camera."""

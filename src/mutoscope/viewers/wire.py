@@ -176,7 +176,7 @@ class Tally(_Wire, tag=6, frozen=True):
 
 class Call(_Wire, tag=7, frozen=True):
     """Ask for something, in the order of the items: ``clear``, ``screenshot``, ``layers``, ``plane``, ``rois``, ``progress``,
-    ``watch``, ``unwatch``, ``watched``, ``draw``, ``erase``, ``quit``."""
+    ``watch``, ``give up``, ``unwatch``, ``watched``, ``draw``, ``erase``, ``quit``."""
 
     id: _Id
     what: _Word

@@ -42,6 +42,7 @@ from mutoscope.storage.writer import (
 __all__ = ["OmeTiffWriter"]
 
 _MAX_OPEN = 64
+_STAMP = struct.Struct("<q")
 _BEHIND_BYTES = 128 * 1024 * 1024
 """Handed to the device at a time."""
 
@@ -273,6 +274,7 @@ class OmeTiffWriter(FrameStreamWriter):
         path = self._names.position(position)
         name = self._sidecar.own["camera"] + (f" p{position}" if position else "")
         size, rate = self._sidecar.number("pixel_size_um"), self._sidecar.number("rate_hz")
+        _STAMP.pack(meta.utc_ns)  # what is no number is refused as in any other frame
         text = _description.live_description(self._geometry, name, size, rate, meta.utc_ns)
         place = self._pages.place(None, _layout.DESCRIPTION_AT + len(text))
         ifd = place.record_at + _layout.RECORD.size

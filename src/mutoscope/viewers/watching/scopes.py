@@ -9,7 +9,7 @@ from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError
 from mutoscope.viewers.announce import Announced, announced
 
-__all__ = ["ScopeAddress", "address_of", "running_scope"]
+__all__ = ["ScopeAddress", "address_of", "running_scope", "url_of"]
 
 
 @dataclass(frozen=True)
@@ -92,26 +92,44 @@ def address_of(scope: str | None = None) -> ScopeAddress:
     >>> address_of("http://localhost:8123/?token=abc").url
     'http://127.0.0.1:8123/'
     """
-    if scope is not None and "://" in arguments.text("a scope", scope):
+    if scope is not None and not arguments.text("a scope", scope):
+        raise ConfigError("the name of a scope is not empty; leave it out for the one that runs")
+    if scope is not None and "://" in scope:
         return _of_link(scope)
     page = running_scope(scope)
     return ScopeAddress(page.name, page.address, page.token)
 
 
+def url_of(link: str) -> str:
+    """Return the address of a page as `Watched.address` has it, without the token; raises ConfigError if it is no link."""
+    return _parts(link)[0]
+
+
 def _of_link(link: str) -> ScopeAddress:
-    words = "the link of a scope is that of its page, such as 'http://127.0.0.1:8123/?token=…', not"
+    url, host, tokens = _parts(link)
+    if len(tokens) != 1:
+        raise _no_link(link)
+    name = next((page.name for page in announced("page") if page.token == tokens[0]), host)
+    return ScopeAddress(name, url, tokens[0])
+
+
+def _parts(link: str) -> tuple[str, str, list[str]]:
     try:
         parts = urlsplit(link)
         host, _ = parts.hostname, parts.port  # each is checked when it is asked for
         tokens = parse_qs(parts.query).get("token", [])
     except ValueError:
-        raise ConfigError(f"{words} {arguments.shown(link)}") from None
-    if parts.scheme not in ("http", "https") or not host or len(tokens) != 1:
-        raise ConfigError(f"{words} {arguments.shown(link)}")
+        raise _no_link(link) from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _no_link(link)
     path = parts.path if parts.path.endswith("/") else parts.path + "/"
     netloc = parts.netloc
     if parts.scheme == "http" and host == "localhost":  # one scope has one address
         netloc = netloc.lower().replace("localhost", "127.0.0.1")
-    url = urlunsplit((parts.scheme, netloc, path, "", ""))
-    name = next((page.name for page in announced("page") if page.token == tokens[0]), host)
-    return ScopeAddress(name, url, tokens[0])
+    return urlunsplit((parts.scheme, netloc, path, "", "")), host, tokens
+
+
+def _no_link(link: str) -> ConfigError:
+    return ConfigError(
+        f"the link of a scope is that of its page, such as 'http://127.0.0.1:8123/?token=…', not {arguments.shown(link)}"
+    )

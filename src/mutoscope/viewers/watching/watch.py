@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import hmac
 import importlib.util
 import itertools
 import logging
@@ -112,6 +113,7 @@ class Watch:
         self._settling = threading.Lock()
         self._is_over = False
         self._waiting: list[Callable[[Watched | None], None]] = []
+        self._given_up = 0
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -147,6 +149,12 @@ class Watch:
                 return
         callback(found if found.state in _SETTLED else None)
 
+    def give_up(self) -> bool:
+        """One of those who wait does so no more; whether it was the last of them, and the scope is not seen."""
+        with self._settling:
+            self._given_up += 1
+            return not self._was_live and 0 < len(self._waiting) <= self._given_up
+
     def _settle(self) -> None:
         with self._settling:
             waiting, self._waiting = self._waiting, []
@@ -167,6 +175,15 @@ class Watch:
     def _post(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(callback)
+
+    def is_through(self, address: ScopeAddress) -> bool:
+        """Whether this is the link by which the scope is watched."""
+        return hmac.compare_digest(self.address.token.encode(), address.token.encode())
+
+    @property
+    def live(self) -> bool:
+        """Whether the scope is seen."""
+        return self._state == "live"
 
     @property
     def ended(self) -> bool:
@@ -274,7 +291,14 @@ class Watch:
         except TimeoutError:
             return "its page does not answer"
         except (aiohttp.ClientError, OSError) as error:
+            refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
+            if refused and not self._was_live and self._is_nobodys():
+                raise _Over("nothing listens there: is the scope running, and is this its newest link?") from error
             return str(error) or type(error).__name__
+
+    def _is_nobodys(self) -> bool:
+        """Whether no scope of this computer has this address, whose page could be about to come again."""
+        return self.address.is_loopback and self._has_gone()
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> str:
         self._socket, self._has_lease = socket, False

@@ -40,7 +40,8 @@ class Watches:
         self._numbers = itertools.count(1)
 
     def begin(self, address: ScopeAddress, settled: Callable[[Watched | None], None] = lambda _: None) -> None:
-        """Watch a scope, if it is not watched already; one of this name or address that has ended makes room for it.
+        """Watch a scope, if it is not watched already; one of this name or address that has ended makes room for it, and so
+        does one that is not seen, for a link with another token.
 
         `settled` is called once, from whatever thread, when the scope is seen or cannot be; with None if it is ended before.
 
@@ -48,25 +49,41 @@ class Watches:
         ------
         BackendUnavailableError
             If what this needs is not installed.
+        ConfigError
+            If it is seen already through a link with another token: nothing says that this one lets anybody in.
         """
         check_can_watch()
+        unseen: list[Watch] = []
         with self._lock:
             watch = next((each for each in self._watches if each.address.url == address.url and not each.ended), None)
+            if watch is not None and not watch.is_through(address):
+                if watch.live:
+                    raise ConfigError(f"{watch.scope.name} is shown here already, through another link: unwatch it first")
+                unseen, watch = [watch], None
             if watch is None:
                 past = [
                     each
                     for each in self._watches
                     if each.ended and (each.address.url == address.url or each.address.name == address.name)
                 ]
-                self._drop(past)
+                self._drop([*past, *unseen])
                 scope = LiveScope(f"scope-{next(self._numbers)}", address.name)
                 watch = Watch(address, scope, self._kind, self._changed, self._tell)
                 watch.start()
                 self._watches.append(watch)
+        for each in unseen:
+            each.close()
         watch.when_settled(settled)
 
-    def end(self, address: str | None) -> None:
-        """Watch the scope of this address (None: all of them) no more; its layers go.
+    def give_up(self, address: str) -> None:
+        """One of those who wait to see the scope of this address waits no more: it is ended with the last of them."""
+        with self._lock:
+            gone = [each for each in self._watches if each.address.url == address and each.give_up()]
+            self._drop(gone)
+        self._close(gone)
+
+    def end(self, scope: str | None) -> None:
+        """Watch a scope of this name or address (None: all of them) no more; its layers go.
 
         Raises
         ------
@@ -74,10 +91,14 @@ class Watches:
             If it is not watched.
         """
         with self._lock:
-            gone = [each for each in self._watches if address in (None, each.address.url)]
-            if not gone and address is not None:
-                raise ConfigError(f"{address} is not watched here")
+            gone = [each for each in self._watches if scope in (None, each.address.url, each.scope.name)]
+            if not gone and scope is not None:
+                names = ", ".join(each.scope.name for each in self._watches)
+                raise ConfigError(f"{scope} is not watched here" + (f"; watched: {names}" if names else ""))
             self._drop(gone)
+        self._close(gone)
+
+    def _close(self, gone: list[Watch]) -> None:
         for watch in gone:
             watch.close()
         self._changed()
