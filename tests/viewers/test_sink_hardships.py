@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from adapters import GATE
 from viewer_senders import image, name
 
 from mutoscope import viewers
+from mutoscope.frames import _os
 from mutoscope.model.errors import ConfigError
 from mutoscope.model.filenames import Components, NameParser
 from mutoscope.model.roi import Polygon, Roi
@@ -212,6 +215,28 @@ def test_one_that_may_open_no_more_files_takes_no_announcement_away(opened: Call
     assert "Traceback" not in done.stderr
     assert find("model") == entry
     assert sink.progress().state == "connected"
+
+
+def test_a_viewer_without_descriptors_serves_those_that_it_has_let_in(opened: Callable[..., ViewerSink]) -> None:
+    sink = opened("model", "full")
+    sink.save(image(0), name(0), until="displayed")
+    viewer = find("full")
+    assert viewer is not None
+    allowed = resource.prlimit(viewer.pid, resource.RLIMIT_NOFILE)
+    used = max(int(fd) for fd in os.listdir(f"/proc/{viewer.pid}/fd")) + 1
+    resource.prlimit(viewer.pid, resource.RLIMIT_NOFILE, (used, allowed[1]))
+    with contextlib.ExitStack() as waiting:
+        for _ in range(8):
+            waiting.enter_context(_os.connect_at(viewer.address, PATIENCE_S))
+        until(lambda: "Too many open files" in Path(sink.log).read_text())
+        for number in range(1, 100):
+            sink.save(image(number), name(number), until="displayed")
+        assert sink.progress().images.displayed == 100
+        assert Path(sink.log).read_text().count("a sender waits to be let in") == 1
+        resource.prlimit(viewer.pid, resource.RLIMIT_NOFILE, allowed)
+        other = opened("model", "full")
+        other.save(image(100), name(100), until="displayed")
+        assert find("full") == viewer
 
 
 def test_one_that_takes_long_to_open_is_not_started_twice(opened: Callable[..., ViewerSink], tmp_path: Path) -> None:
