@@ -28,8 +28,7 @@ def run_command(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again when it flushes
         return 141
     except MutoscopeError as error:
-        code = exit_code_of(error)
-        return _say(str(error) if code == IMPOSSIBLE else f"{type(error).__name__}: {error}", code)
+        return _say(str(error), exit_code_of(error))
     except OSError as error:
         return _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", exit_code_of(error))
 

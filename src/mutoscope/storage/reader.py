@@ -101,6 +101,10 @@ class FrameStreamReader:
     def __len__(self) -> int:
         return int(self._ids.size)
 
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return f"{type(self).__name__}({str(self.path)!r}, frames={len(self)}, shape=({height}, {width}), dtype={self.dtype!r})"
+
     # ------------------------------------------------------------------ one value a frame
 
     @property

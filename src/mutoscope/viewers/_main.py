@@ -21,6 +21,7 @@ def main() -> int:
     sys.path = [os.path.abspath(part) for part in sys.path]
     os.chdir("/")
     from mutoscope.frames import _os
+    from mutoscope.model.errors import MutoscopeError
     from mutoscope.viewers.core import ViewerCore, log_file
 
     file = os.open(log_file(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -48,7 +49,7 @@ def main() -> int:
         _os.unlock_file(1)
     except Exception as error:
         log.exception("%s cannot start", name)
-        _tell(ready, f"{type(error).__name__}: {error}")
+        _tell(ready, str(error) if isinstance(error, MutoscopeError) else f"{type(error).__name__}: {error}")
         return 1
     log.info("%s (%s) shows what comes", name, kind)
     _tell(ready, "ready")

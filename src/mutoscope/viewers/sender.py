@@ -201,7 +201,7 @@ class Sender:
                     break
                 self.turn.wait(left)
             if self._channel is None and self.settings.required:
-                raise ViewerUnavailableError(f"the viewer {self.settings.name!r} is not there: {self.problem}")
+                raise self._unavailable()
             return self._channel is not None
 
     def _connect(self) -> None:
@@ -228,7 +228,12 @@ class Sender:
     def _give_up(self, problem: str) -> None:
         self._given_up, self._problem = True, problem
         self._absent_until = time.monotonic() + _AGAIN_S
-        log.warning("%s; what is sent to it is dropped, and counted", problem)
+        if not self.settings.required:
+            log.warning("%s; what is sent to it is dropped, and counted", problem)
+
+    def _unavailable(self) -> ViewerUnavailableError:
+        name = f"the viewer {self.settings.name!r}"
+        return ViewerUnavailableError(self.problem if self.problem.startswith(name) else f"{name} is not there: {self.problem}")
 
     def _use(self, channel: Channel, started: bool) -> None:
         self._channel = channel
@@ -559,7 +564,7 @@ class Sender:
         with self.turn:
             channel = self._channel
             if channel is None:
-                raise ViewerUnavailableError(f"the viewer {self.settings.name!r} is not there: {self.problem}")
+                raise self._unavailable()
             number = next(self._calls)
             channel.send(wire.Call(number, what, values))
             self._answers[number] = None

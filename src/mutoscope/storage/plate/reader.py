@@ -38,6 +38,9 @@ class PlateReader:
         self._plate = Plate(self.path)
         self._keys = {key.path: key for key in self._plate.images()}
 
+    def __repr__(self) -> str:
+        return f"PlateReader({str(self.path)!r}, images={len(self._keys)})"
+
     @property
     def description(self) -> PlateDescription:
         """What is known of the plate."""
