@@ -15,6 +15,7 @@ import os
 import resource
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
@@ -81,7 +82,11 @@ def open_model(name: str = _NAME, **options: Any) -> Iterator[ViewerSink]:
 
 
 def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
-    """Make a named block for each image and announce it to whoever has subscribed; `wait`: for the answer to each."""
+    """Make a named block for each image and announce it to whoever has subscribed; `wait`: for the answer to each.
+
+    As OpenHCS does it (polystore/streaming, StreamingSharedMemoryAuthority.create): a block with a name that is unique, told
+    by JSON with the path, the components and an id of the image. Left out here: that the viewer acknowledges by another socket.
+    """
     import zmq
 
     context = zmq.Context()
@@ -95,12 +100,21 @@ def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
     for count in control.orders():
         for number in range(count):
             source = images[number % 2]
-            block = shared_memory.SharedMemory(create=True, size=source.nbytes)
-            image: npt.NDArray[Any] = np.ndarray(source.shape, source.dtype, block.buf)
-            np.copyto(image, source)
-            del image
+            unique = f"napari_{uuid.uuid4().hex[:12]}"
+            block = shared_memory.SharedMemory(create=True, size=source.nbytes, name=unique)
             resource_tracker.unregister(f"/{block.name}", "shared_memory")  # the reader removes it
-            note = {"name": block.name, "shape": source.shape, "dtype": source.dtype.str, "z": number % PLACES + 1}
+            image: npt.NDArray[Any] = np.ndarray(source.shape, source.dtype, block.buf)
+            image[:] = source
+            del image
+            note = {
+                "path": name_of(number),
+                "shape": source.shape,
+                "dtype": str(source.dtype),
+                "shm_name": block.name,
+                "data_type": "image",
+                "metadata": {"well": "A01", "site": 1, "channel": 1, "z_index": number % PLACES + 1, "timepoint": 1},
+                "image_id": str(uuid.uuid4()),
+            }
             sock.send(json.dumps(note).encode())
             if wait:
                 sock.recv()
@@ -109,7 +123,10 @@ def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
 
 
 def block_viewer(control: Control, port: int, wait: bool) -> None:
-    """Open the block of each image that is announced, place it, and remove the block."""
+    """Open the block of each image that is announced, copy it out, remove the block, and place the image.
+
+    As OpenHCS does it (runtime/napari_viewer_server.py, fiji_viewer_server.py), which builds its layers from the copies later.
+    """
     import zmq
 
     context = zmq.Context()
@@ -123,14 +140,13 @@ def block_viewer(control: Control, port: int, wait: bool) -> None:
     for count in control.orders():
         for _ in range(count):
             note = json.loads(sock.recv())
-            block = shared_memory.SharedMemory(note["name"])
-            image: npt.NDArray[Any] = np.ndarray(note["shape"], note["dtype"], block.buf)
-            model.put_image(display, "raw", "", {"well": "A01", "z": note["z"]}, [], image)
-            del image
-            if wait:
-                sock.send(b"ok")
+            block = shared_memory.SharedMemory(note["shm_name"])
+            image: npt.NDArray[Any] = np.ndarray(tuple(note["shape"]), np.dtype(note["dtype"]), block.buf).copy()
             block.close()
             block.unlink()
+            model.put_image(display, "raw", "", {"well": "A01", "z": note["metadata"]["z_index"]}, [], image)
+            if wait:
+                sock.send(b"ok")
         model.take_changes()
         control.say("done")
     context.destroy(linger=0)
@@ -182,9 +198,9 @@ def _images(bench: Bench, side: int, count: int, peer_count: int) -> None:
         pids = os.getpid(), _viewer().pid
         cases["viewer"] = lambda: _rate(lambda: _send_all(sink, images, count), count, *pids)
         for scheme in _schemes(bench):
-            port = _free_port()
-            near = peers.launch(block_sender, port=port, side=side, wait=scheme == "REQ")
-            far = peers.launch(block_viewer, port=port, wait=scheme == "REQ")
+            port, wait = _free_port(), scheme == "REQ"
+            near = peers.launch(block_sender, port=port, side=side, wait=wait)
+            far = peers.launch(block_viewer, port=port, wait=wait)
             cases[scheme] = _blocks(near, far, peer_count)
         cases[_COPIES] = _blocks(*launch_copiers(peers, side, PLACES), count)
         peers.wait_ready()

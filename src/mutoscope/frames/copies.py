@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from mutoscope.frames._native import library
 
-__all__ = ["copy_in", "copy_out", "copy_to"]
+__all__ = ["LARGE_BYTES", "copy_in", "copy_out", "copy_to"]
 
 _FROM_BYTES = 1 << 16
 """Smaller arrays are copied by NumPy: calling the core takes longer than it saves."""
-_TOO_LARGE_BYTES = 1 << 22
-"""What does not stay in a core's caches until a reader comes."""
+LARGE_BYTES = 1 << 22
+"""A frame that does not stay in a core's caches until a reader comes."""
 
 _pointer, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _copy_out = library.mutoscope_copy_out
@@ -50,7 +50,7 @@ def copy_out(target: NDArray[Any], source: NDArray[Any]) -> None:
     28000000
     """
     if not (
-        source.nbytes >= _TOO_LARGE_BYTES
+        source.nbytes >= LARGE_BYTES
         and _alike(target, source)
         and target.flags.c_contiguous
         and copy_to(_address(target), source)

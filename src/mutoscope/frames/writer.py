@@ -19,7 +19,7 @@ from mutoscope.frames import _process
 from mutoscope.frames import _ring_native as native
 from mutoscope.frames._holder import RingHolder, rebuild
 from mutoscope.frames._segments import Segment, close_all
-from mutoscope.frames.copies import copy_out
+from mutoscope.frames.copies import LARGE_BYTES, copy_out
 from mutoscope.model.errors import ConfigError, RingFullError, ScopeStateError
 from mutoscope.model.frame import UNPLACED, USER_BYTES, PlaneIndex
 
@@ -237,7 +237,11 @@ class FrameWriter(RingHolder):
         if number < 0:
             number = self._wait_for_slot(number, timeout_s)
         try:
-            copy_out(self._view(number, shape, dtype), array)
+            view = self._view(number, shape, dtype)
+            if array.nbytes < LARGE_BYTES:
+                view[...] = array
+            else:
+                copy_out(view, array)
             if index is None:
                 index = UNPLACED
             self._fill_header(shape, dtype, tick, monotonic_ns or 0, utc_ns or 0, exposure_ms, index, user)
