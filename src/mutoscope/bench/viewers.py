@@ -43,9 +43,9 @@ from mutoscope.viewers.sink import ViewerSink, open_viewer
 
 __all__ = ["run"]
 
-IMAGES = {512: 1000, 2048: 80}
-"""Side in pixels, and images a round."""
-PEER_IMAGES = {512: 120, 2048: 20}
+IMAGES = {512: 4000, 2048: 300}
+"""Side in pixels, and images a round: that the last of them are shown takes a viewer some milliseconds."""
+PEER_IMAGES = {512: 500, 2048: 60}
 AFAR = 40
 AT_LEAST = {512: 5.0, 2048: 4.0}
 PLACES = 8

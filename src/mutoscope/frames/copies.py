@@ -92,15 +92,14 @@ def copy_in(target: NDArray[Any], source: NDArray[Any], every: int) -> tuple[flo
     >>> copy_in(target, np.arange(60_000, dtype="uint16").reshape(300, 200), 1)
     (0.0, 59999.0)
     """
-    kind = _KINDS.get(source.dtype)
-    if kind is None or source.nbytes < _FROM_BYTES or not (_alike(target, source) and _has_rows(target) and _has_rows(source)):
+    kind, nbytes = _KINDS.get(source.dtype), source.nbytes
+    if kind is None or nbytes < _FROM_BYTES or not (_alike(target, source) and _has_rows(target) and _has_rows(source)):
         np.copyto(target, source)
         return None
-    limits, rows, step = _Two(math.inf, -math.inf), len(source), source.strides[0]
-    row_bytes = source.nbytes // rows
-    _copy_rows(_address(target), target.strides[0], _address(source), step, rows, row_bytes, kind, every, limits)
-    low, high = limits
-    return low, high
+    limits, rows = _Two(math.inf, -math.inf), source.shape[0]
+    to, to_step, step = _address(target), target.strides[0], source.strides[0]
+    _copy_rows(to, to_step, _address(source), step, rows, nbytes // rows, kind, every, limits)
+    return limits[0], limits[1]
 
 
 def _alike(target: NDArray[Any], source: NDArray[Any]) -> bool:

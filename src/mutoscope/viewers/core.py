@@ -231,10 +231,10 @@ class ViewerCore:
 
     def place_image(self, client: Client, message: wire.Image, pixels: NDArray[Any]) -> None:
         """See `Stage`."""
-        form = message.form
-        self._adapter.check_image(form.kind(), tuple(form.shape), form.rgb)
+        rgb = message.form.rgb
+        self._adapter.check_image(pixels.dtype, pixels.shape, rgb)
         with self._lock:
-            self._model.put_image(client.display, message.source, message.folder, message.place, message.axes, pixels, form.rgb)
+            self._model.put_image(client.display, message.source, message.folder, message.place, message.axes, pixels, rgb)
             self._to_show.append((client, message.id, True))
             scheduled = self._scheduled
         if not scheduled:

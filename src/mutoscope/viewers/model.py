@@ -249,8 +249,6 @@ class _Images:
         self.parts = parts
         self.planes = planes
         self.form = form
-        self.changed: set[tuple[AxisValue, ...]] = set()
-        self.sources: dict[tuple[AxisValue, ...], str] = {}
         self.moved = True
         self.dirty = True
 
@@ -350,7 +348,8 @@ class DisplayModel:
             Whether its last axis is colour.
         """
         plan = self._plan(display)
-        self._learn(plan, folder, source)
+        if folder:
+            self._learn(plan, folder, source)
         if not axes:
             self._put_plane(plan, {"source": source, **place}, pixels, rgb)
             return
@@ -365,21 +364,20 @@ class DisplayModel:
         layer = self._found.get(key)
         if layer is None:
             layer = self._found[key] = self._images(plan, scheme, place, form)
-        planes, where, channel = layer.planes, scheme.where(place), place.get("channel")
+        planes, where = layer.planes, scheme.where(place)
+        channel, source = place.get("channel"), str(place["source"])
+        percentiles = plan.percentiles(channel)
         try:
-            index = planes.find(where) if scheme.axes == planes.axes else None
-            if index is None:
+            moved = planes.put(where, plane, channel, percentiles, source) if scheme.axes == planes.axes else None
+            if moved is None:
                 where = self._make_room(layer.window, layer, scheme, where)
-                index = planes.index(where)
-            if planes.put(index, where, plane, channel, plan.percentiles(channel)):
-                layer.moved = True
+                moved = planes.put(where, plane, channel, percentiles, source)
         except MemoryError:
-            if not planes.places():
+            if not planes:
                 del layer.window.images[layer.parts, form]
                 self._found.clear()
             raise
-        layer.changed.add(where)
-        layer.sources[where] = str(place["source"])
+        layer.moved |= bool(moved)
         layer.dirty = True
 
     def _images(self, plan: _Plan, scheme: _Scheme, place: Place, form: _Form) -> _Images:
@@ -403,7 +401,7 @@ class DisplayModel:
         unsaid = {axis: (None,) * len(plan.components(axis)) for axis in axes}
         for axis in axes:
             window.add_value(axis, said.get(axis, unsaid[axis]))
-            if axis not in layer.planes.axes and layer.planes.places():
+            if axis not in layer.planes.axes and layer.planes:
                 window.add_value(axis, unsaid[axis])
         self._arrange(window, layer, axes)
         return tuple(said.get(axis, unsaid[axis]) for axis in axes)
@@ -413,7 +411,6 @@ class DisplayModel:
         failed: MemoryError | None = None
         for each in window.images.values():
             wanted = axes if each is layer else each.planes.axes
-            before = each.planes.axes
             try:
                 changed, moved = each.planes.arrange(wanted, window.values)
             except MemoryError as error:
@@ -421,9 +418,6 @@ class DisplayModel:
                 continue
             each.dirty |= changed
             each.moved |= moved
-            if wanted != before:
-                each.sources = dict(zip(each.planes.places(), each.sources.values(), strict=True))
-                each.changed = set(each.planes.places())
         for rois in window.rois.values():
             rois.dirty = True
         if failed is not None:
@@ -443,8 +437,6 @@ class DisplayModel:
         self._house(entry)
 
     def _learn(self, plan: _Plan, folder: str, source: str) -> None:
-        if not folder:
-            return
         known = self._folders.setdefault((plan.key, folder), set())
         if source in known:
             return
@@ -510,8 +502,8 @@ class DisplayModel:
         return min(known) if known else entry.folder.rstrip("/").rpartition("/")[2] or entry.source
 
     def _clear_images(self, window: _Window, key: tuple[_Parts, _Form], layer: _Images, source: str | None) -> None:
-        gone = [where for where, sender in layer.sources.items() if source in (None, sender)]
-        if len(gone) == len(layer.sources):
+        gone = layer.planes.places(source)
+        if len(gone) == len(layer.planes):
             del window.images[key]
             self._found.clear()
             self._removed.append(layer.id)
@@ -520,8 +512,6 @@ class DisplayModel:
             return
         for where in gone:
             layer.planes.remove(where)
-            del layer.sources[where]
-            layer.changed.add(where)
             layer.dirty = True
 
     # -- for the viewer
@@ -534,7 +524,8 @@ class DisplayModel:
             for images in window.images.values():
                 if images.dirty:
                     changes.images.append(self._shown_images(window, images))
-                    images.dirty, images.moved, images.changed = False, False, set()
+                    images.dirty = images.moved = False
+                    images.planes.forget_changes()
             for rois in window.rois.values():
                 if rois.dirty:
                     changes.rois.append(self._shown_rois(window, rois))
@@ -575,7 +566,7 @@ class DisplayModel:
             contrast=contrast,
             luts=luts,
             gamma=display.gamma,
-            changed=frozenset(planes.index(where) for where in layer.changed),
+            changed=planes.changed(),
             moved=layer.moved,
         )
 

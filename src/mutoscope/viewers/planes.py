@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,15 +74,17 @@ class _Axis:
         return self.values is other.values and self.length <= other.length
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Plane:
     """A plane that is there: its index, its own size, the limits of its pixels (the lower above the upper where it has none),
-    and the group whose planes share a contrast."""
+    the group whose planes share a contrast, who sent it, and whether it is among those that have changed."""
 
     index: tuple[int, ...]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     limits: tuple[float, float]
     group: Value | None
+    source: str
+    changed: bool
 
 
 _NO_LIMITS = (1.0, 0.0)
@@ -116,6 +118,8 @@ class PlaneArray:
         self._buffer: NDArray[Any] = np.zeros((0, 0), dtype)
         self._missing: NDArray[np.bool_] = np.ones((), bool)
         self._bounds: dict[Value | None, tuple[float, float]] = {}
+        self._changed: list[_Plane] = []
+        self._gone: set[tuple[AxisValue, ...]] = set()
 
     @property
     def array(self) -> NDArray[Any]:
@@ -139,11 +143,8 @@ class PlaneArray:
         """Return where a place is."""
         return tuple(axis.index[value] for axis, value in zip(self._layout, place, strict=True))
 
-    def find(self, place: tuple[AxisValue, ...]) -> tuple[int, ...] | None:
+    def _find(self, place: tuple[AxisValue, ...]) -> tuple[int, ...] | None:
         """Return where a place is; None if it does not lie inside."""
-        held = self._planes.get(place)
-        if held is not None:
-            return held.index
         found = []
         for axis, value in zip(self._layout, place, strict=True):
             number = axis.index.get(value)
@@ -152,9 +153,22 @@ class PlaneArray:
             found.append(number)
         return tuple(found)
 
-    def places(self) -> list[tuple[AxisValue, ...]]:
-        """Return the places of the planes that are there."""
-        return list(self._planes)
+    def __len__(self) -> int:
+        return len(self._planes)
+
+    def places(self, source: str | None = None) -> list[tuple[AxisValue, ...]]:
+        """Return the places of the planes that are there, of one source or of all."""
+        return [place for place, plane in self._planes.items() if source in (None, plane.source)]
+
+    def changed(self) -> frozenset[tuple[int, ...]]:
+        """Return the indices of the planes that came or went since `forget_changes`."""
+        return frozenset([plane.index for plane in self._changed] + [self.index(place) for place in self._gone])
+
+    def forget_changes(self) -> None:
+        """They have been looked at."""
+        for plane in self._changed:
+            plane.changed = False
+        self._changed, self._gone = [], set()
 
     def limits(self) -> dict[Value | None, tuple[float, float]]:
         """Return the smallest and the largest value of each group, over the planes that are there and have any."""
@@ -175,25 +189,35 @@ class PlaneArray:
             new.values is old.values and new.length == old.length for new, old in zip(layout, self._layout, strict=True)
         ):
             return False, False
-        return True, self._lay_out(axes, layout, self._size)
+        is_other = axes != self.axes
+        moved = self._lay_out(axes, layout, self._size)
+        if is_other:
+            self._changed, self._gone = list(self._planes.values()), set()
+            for plane in self._changed:
+                plane.changed = True
+        return True, moved
 
     def put(
         self,
-        index: tuple[int, ...],
         place: tuple[AxisValue, ...],
         plane: NDArray[Any],
         group: Value | None,
         percentiles: tuple[float, float] | None,
-    ) -> bool:
-        """Copy a plane to its place, which `find` has found, instead of the one that is there; returns whether the array is
-        another one.
+        source: str,
+    ) -> bool | None:
+        """Copy a plane to its place, instead of the one that is there; returns whether the array is another one, or None, and
+        nothing was done, if its place does not lie inside.
 
         `group` names those that share a contrast, whose limits are these percentiles of each plane's pixels.
         """
-        height, width = shape = plane.shape[:2]
+        held = self._planes.get(place)
+        index = self._find(place) if held is None else held.index
+        if index is None:
+            return None
+        shape = plane.shape[:2]
         grown = False
         if shape != self._size or not self._buffer.size:
-            size = (max(self._size[0], height), max(self._size[1], width))
+            size = (max(self._size[0], shape[0]), max(self._size[1], shape[1]))
             if size != self._size or not self._buffer.size:
                 grown = self._lay_out(self.axes, self._layout, size)
         limits = self._write(index, plane)
@@ -201,34 +225,41 @@ class PlaneArray:
             limits = _NO_LIMITS
         elif limits is None or percentiles != _ALL:
             limits = _limits(plane, percentiles)
-        before = self._planes.get(place)
-        self._planes[place] = now = _Plane(index, shape, limits, group)
-        if before is None:
+        before = _NO_LIMITS
+        if held is None:
+            held = self._planes[place] = _Plane(index, shape, limits, group, source, False)
             self._missing[index] = False
-        self._count_in(now, before)
+        else:
+            before = held.limits
+            held.shape, held.limits, held.source = shape, limits, source
+        if not held.changed:
+            held.changed = True
+            self._changed.append(held)
+        self._count_in(group, limits, before)
         return grown
 
     def remove(self, place: tuple[AxisValue, ...]) -> None:
         """Take a plane away: its place is missing again."""
         gone = self._planes.pop(place)
-        index = gone.index
-        self._buffer[index] = 0
-        self._missing[index] = True
+        self._buffer[gone.index] = 0
+        self._missing[gone.index] = True
+        if gone.changed:
+            self._changed.remove(gone)
+        self._gone.add(place)
         self._recount(gone.group)
 
-    def _count_in(self, now: _Plane, before: _Plane | None) -> None:
-        low, high = now.limits
-        bounds = self._bounds.get(now.group)
+    def _count_in(self, group: Value | None, limits: tuple[float, float], before: tuple[float, float]) -> None:
+        bounds = self._bounds.get(group)
+        if limits == bounds:
+            return
+        low, high = limits
         if bounds is None:
             if low <= high:
-                self._bounds[now.group] = (low, high)
-            return
-        if before is not None and (
-            (before.limits[0] == bounds[0] and low > bounds[0]) or (before.limits[1] == bounds[1] and high < bounds[1])
-        ):
-            self._recount(now.group)  # the one that was the limit is replaced
+                self._bounds[group] = limits
+        elif (before[0] == bounds[0] and low > bounds[0]) or (before[1] == bounds[1] and high < bounds[1]):
+            self._recount(group)  # the one that was the limit is replaced
         elif low <= high:
-            self._bounds[now.group] = (min(low, bounds[0]), max(high, bounds[1]))
+            self._bounds[group] = (min(low, bounds[0]), max(high, bounds[1]))
 
     def _recount(self, group: Value | None) -> None:
         found = [plane.limits for plane in self._planes.values() if plane.group == group and plane.limits[0] <= plane.limits[1]]
@@ -238,7 +269,7 @@ class PlaneArray:
 
     def _write(self, index: tuple[int, ...], plane: NDArray[Any]) -> tuple[float, float] | None:
         """Copy a plane; returns its limits where they cost nothing."""
-        target = self._buffer[index][: self._size[0], : self._size[1]]
+        target = self._buffer[index]
         height, width = plane.shape[:2]
         if (height, width) == self._size:
             return copy_in(target, plane, _every(height))
@@ -269,13 +300,14 @@ class PlaneArray:
             index = self.index(moved)
             self._write(index, pixels)
             self._missing[index] = False
-            self._planes[moved] = replace(plane, index=index)
+            self._planes[moved] = plane
+            plane.index = index
         return True
 
     def _taken(self, plane: _Plane) -> NDArray[Any]:
         """A plane as it came."""
         height, width = plane.shape
-        whole: NDArray[Any] = self._buffer[plane.index][: self._size[0], : self._size[1]]
+        whole: NDArray[Any] = self._buffer[plane.index]
         if not self._rescale or (height, width) == self._size:
             return whole[:height, :width]
         return whole[_first(height, self._size[0])][:, _first(width, self._size[1])]

@@ -346,7 +346,7 @@ class Receiver:
         is_image = isinstance(message, wire.Image)
         try:
             if isinstance(message, wire.Image):
-                pixels = data.view(message.form.kind()).reshape(message.form.shape)
+                pixels: NDArray[Any] = np.ndarray(message.form.shape, message.form.kind(), data)
                 self._stage.place_image(client, message, pixels)
             else:
                 # the vertices stay views of what they came in
