@@ -8,6 +8,7 @@ block of shared memory for each image, announced by JSON over zmq.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import mmap
@@ -16,13 +17,13 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from mutoscope.bench.blocks import announce_block, take_block
 from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, percentile, touched
 from mutoscope.bench.peers import Control, Peer, Peers
 from mutoscope.frames import FrameReader, FrameRing, _os
@@ -156,13 +157,7 @@ def block_writer(control: Control, port: int, side: int) -> None:
     control.say("ready")
     for count in control.orders():
         for number in range(count):
-            source = images[number % 2]
-            block = shared_memory.SharedMemory(create=True, size=source.nbytes)
-            image: npt.NDArray[Any] = np.ndarray(source.shape, source.dtype, block.buf)
-            np.copyto(image, source)
-            del image
-            resource_tracker.unregister(f"/{block.name}", "shared_memory")  # the reader removes it
-            sock.send(json.dumps({"name": block.name, "shape": source.shape, "dtype": source.dtype.str}).encode())
+            block = announce_block(sock.send, images[number % 2], number)
             block.close()
     context.destroy(linger=0)
 
@@ -177,13 +172,7 @@ def block_reader(control: Control, port: int) -> None:
     control.say("ready")
     for count in control.orders():
         for number in range(count):
-            note = json.loads(sock.recv())
-            block = shared_memory.SharedMemory(note["name"])
-            image: npt.NDArray[Any] = np.ndarray(note["shape"], note["dtype"], block.buf)
-            touch(image, number)
-            del image
-            block.close()
-            block.unlink()
+            take_block(json.loads(sock.recv()), functools.partial(touch, number=number))
         control.say("done")
     context.destroy(linger=0)
 

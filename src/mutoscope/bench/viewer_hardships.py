@@ -9,7 +9,6 @@ happens, so that it outlives a process that is killed; what Mutoscope's viewer s
 from __future__ import annotations
 
 import array
-import contextlib
 import ctypes
 import json
 import os
@@ -18,13 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mutoscope.bench.blocks import announce_block, number_of, take_block
 from mutoscope.bench.faults import left_behind, marked_processes, marked_run
 from mutoscope.bench.harness import Bench
 from mutoscope.bench.peers import Control, Peer, Peers
@@ -174,21 +173,17 @@ def _block_way(
         if not subscribed:
             sock.recv()  # what is sent before the subscription reaches nobody
             subscribed = True
-        block = shared_memory.SharedMemory(f"{_BLOCK}{os.getpid()}-{number}", create=True, size=image.nbytes)
-        view: npt.NDArray[Any] = np.ndarray(image.shape, image.dtype, block.buf)
-        np.copyto(view, image)
-        del view
-        if not way.tracked:
-            resource_tracker.unregister(f"/{block.name}", "shared_memory")  # the viewer removes it
-        note = {"name": block.name, "shape": image.shape, "dtype": image.dtype.str, "number": number}
+        name = f"{_BLOCK}{os.getpid()}-{number}"
+        block = None
         try:
-            sock.send(json.dumps(note).encode())
+            block = announce_block(sock.send, image, number, name, tracked=way.tracked)
             if wait:
                 sock.recv()
         except zmq.Again:
             told.add(number)
-            Path("/dev/shm", block.name).unlink(missing_ok=True)
-        block.close()
+            Path("/dev/shm", name).unlink(missing_ok=True)
+        if block is not None:
+            block.close()
 
     return save, lambda: [0, 0]
 
@@ -207,18 +202,14 @@ def block_viewer(control: Control, port: int, wait: bool, folder: str) -> None:
 
     def take() -> None:
         note = json.loads(sock.recv())
+        number = number_of(note)
         try:
-            block = shared_memory.SharedMemory(note["name"])
+            image = take_block(note, np.copy)
         except FileNotFoundError:
-            told.add(note["number"])
+            told.add(number)
         else:
-            image: npt.NDArray[Any] = np.ndarray(note["shape"], note["dtype"], block.buf)
-            model.put_image(display, "raw", "", {"well": "A01", "t": note["number"] + 1}, [], image)
-            del image
-            shown.add(note["number"])
-            block.close()
-            with contextlib.suppress(FileNotFoundError):  # the tracker of a sender that was killed was first
-                block.unlink()
+            model.put_image(display, "raw", "", {"well": "A01", "t": number + 1}, [], image)
+            shown.add(number)
         if wait:
             sock.send(b"ok")
 

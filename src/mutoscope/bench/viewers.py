@@ -15,15 +15,14 @@ import os
 import resource
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from mutoscope.bench.blocks import announce_block, number_of, take_block
 from mutoscope.bench.harness import MIN_ROUNDS, Bench, Measures, Report, own_folder, percentile, touched
 from mutoscope.bench.peers import Control, Peer, Peers, memory_bytes
 from mutoscope.bench.viewer_floor import launch_copiers
@@ -82,11 +81,7 @@ def open_model(name: str = _NAME, **options: Any) -> Iterator[ViewerSink]:
 
 
 def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
-    """Make a named block for each image and announce it to whoever has subscribed; `wait`: for the answer to each.
-
-    As OpenHCS does it (polystore/streaming, StreamingSharedMemoryAuthority.create): a block with a name that is unique, told
-    by JSON with the path, the components and an id of the image. Left out here: that the viewer acknowledges by another socket.
-    """
+    """Make a named block for each image and announce it to whoever has subscribed; `wait`: for the answer to each."""
     import zmq
 
     context = zmq.Context()
@@ -99,23 +94,7 @@ def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
     control.say("ready")
     for count in control.orders():
         for number in range(count):
-            source = images[number % 2]
-            unique = f"napari_{uuid.uuid4().hex[:12]}"
-            block = shared_memory.SharedMemory(create=True, size=source.nbytes, name=unique)
-            resource_tracker.unregister(f"/{block.name}", "shared_memory")  # the reader removes it
-            image: npt.NDArray[Any] = np.ndarray(source.shape, source.dtype, block.buf)
-            image[:] = source
-            del image
-            note = {
-                "path": name_of(number),
-                "shape": source.shape,
-                "dtype": str(source.dtype),
-                "shm_name": block.name,
-                "data_type": "image",
-                "metadata": {"well": "A01", "site": 1, "channel": 1, "z_index": number % PLACES + 1, "timepoint": 1},
-                "image_id": str(uuid.uuid4()),
-            }
-            sock.send(json.dumps(note).encode())
+            block = announce_block(sock.send, images[number % 2], number)
             if wait:
                 sock.recv()
             block.close()
@@ -123,10 +102,7 @@ def block_sender(control: Control, port: int, side: int, wait: bool) -> None:
 
 
 def block_viewer(control: Control, port: int, wait: bool) -> None:
-    """Open the block of each image that is announced, copy it out, remove the block, and place the image.
-
-    As OpenHCS does it (runtime/napari_viewer_server.py, fiji_viewer_server.py), which builds its layers from the copies later.
-    """
+    """Copy each image that is announced out of its block, as those do whose layers are built later, and place the copy."""
     import zmq
 
     context = zmq.Context()
@@ -140,11 +116,8 @@ def block_viewer(control: Control, port: int, wait: bool) -> None:
     for count in control.orders():
         for _ in range(count):
             note = json.loads(sock.recv())
-            block = shared_memory.SharedMemory(note["shm_name"])
-            image: npt.NDArray[Any] = np.ndarray(tuple(note["shape"]), np.dtype(note["dtype"]), block.buf).copy()
-            block.close()
-            block.unlink()
-            model.put_image(display, "raw", "", {"well": "A01", "z": note["metadata"]["z_index"]}, [], image)
+            image = take_block(note, np.copy)
+            model.put_image(display, "raw", "", {"well": "A01", "z": number_of(note) % PLACES + 1}, [], image)
             if wait:
                 sock.send(b"ok")
         model.take_changes()
