@@ -21,10 +21,10 @@ from viewer_senders import image, name
 
 from mutoscope import viewers
 from mutoscope.frames import _os
-from mutoscope.model.errors import ConfigError
-from mutoscope.model.filenames import Components, NameParser
+from mutoscope.model.errors import ConfigError, ViewerUnavailableError
+from mutoscope.model.filenames import Components, NameParser, get_parser
 from mutoscope.model.roi import Polygon, Roi
-from mutoscope.viewers import ViewerSink, wire
+from mutoscope.viewers import ViewerSink, items, wire
 from mutoscope.viewers.announce import announced
 from mutoscope.viewers.launch import find, greet
 from polling import until
@@ -110,6 +110,46 @@ def test_questions_that_cannot_be_asked(opened: Callable[..., ViewerSink]) -> No
         with pytest.raises(ConfigError, match="sent"):
             sink.clear(source)
     assert (sink.progress().state, viewers.progress("model").refused) == ("connected", 0)
+
+
+@pytest.mark.parametrize("kind", ["model", "browser"])
+def test_planes_that_are_not_there_cost_nothing_that_is_on_its_way(kind: str, opened: Callable[..., ViewerSink]) -> None:
+    sink = opened(kind, "planes", filenames="imagexpress")
+    sink.save(image(0), name(0), source="raw")
+    sink.save([Roi("r", TRIANGLE)], name(0), source="rois")
+    layers = {each.kind: each for each in sink.layers()}
+    for number in range(1, 30):
+        sink.save(image(number), name(number), source="more")
+    for what, ask in (("images", sink.plane), ("rois", sink.rois)):
+        axes = len(layers[what].axis_names) - 2
+        for index in ((), (0,) * (axes + 1), (-1, *[0] * (axes - 1)), (99, *[0] * (axes - 1))):
+            with pytest.raises(ConfigError, match=r"^there is no plane \(.*, whose axes before \(y, x\) have the lengths \["):
+                ask(layers[what], index)
+        for index in (0, "0", ("a",), (0.5,)):
+            with pytest.raises(ConfigError, match="an index is a whole number for each axis before"):
+                ask(layers[what], index)  # type: ignore[arg-type]
+        for layer in (layers[what].id, None, layers["rois" if what == "images" else "images"]):
+            with pytest.raises(ConfigError, match=f"a layer of {what} is asked for, one of those that layers"):
+                ask(layer, (0,) * axes)  # type: ignore[arg-type]
+    account = sink.wait()
+    assert (account.images.displayed, account.images.failed) == (30, 0)
+
+
+def test_colour_that_is_none_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "_said_no_colour", set())
+    item = items.item_of(np.zeros((30, 40, 3), np.float32), "A01_s1_w1.tif", get_parser("imagexpress"))
+    assert isinstance(item, items.ImageItem)
+    assert (item.rgb, item.axes) == (False, [("z", 1)])
+    assert "'A01_s1_w1.tif': the last axis of (30, 40, 3) of float32 is taken for x, not for colour" in caplog.text
+
+
+def test_several_viewers_of_one_name_are_told_apart(opened: Callable[..., ViewerSink]) -> None:
+    assert repr(opened("model", "same")) == "ViewerSink('same', kind='model', state='connected')"
+    opened("browser", "same")
+    with pytest.raises(ConfigError, match=r"several viewers are called 'same' \(browser, model\)"):
+        viewers.progress("same")
+    with pytest.raises(ViewerUnavailableError, match=r"no viewer is called 'other'; open: 'same', 'same'"):
+        viewers.progress("other")
 
 
 def test_names_and_folders_that_are_no_text(opened: Callable[..., ViewerSink]) -> None:

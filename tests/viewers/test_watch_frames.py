@@ -8,6 +8,7 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -134,9 +135,13 @@ def test_another_link_of_a_scope_that_is_shown_changes_nothing(tmp_path: Path):
             sink.unwatch("http://127.0.0.1:1/?token=secret")
         sink.unwatch(scope.page_url)
         assert sink.watched() == []
-        sink.watch("run")
-        sink.unwatch("run.ome.zarr")
-        assert sink.watched() == []
+        port = str(urlsplit(scope.page_url).port)
+        for said, meant in (("run", "run.ome.zarr"), ("run.ome.zarr", "ru"), (port, port)):
+            sink.watch(said)
+            sink.unwatch(meant)
+            assert sink.watched() == []
+        with pytest.raises(ConfigError, match="the name of a scope is not empty"):
+            sink.unwatch("")
 
 
 def test_a_program_that_waits_no_more_ends_nothing_that_another_waits_for():

@@ -172,6 +172,8 @@ def find_recording(path: str | os.PathLike[str]) -> Recording:
         If it is not a recording of this layout, or damaged.
     """
     root = Path(path)
+    if root.is_file():
+        raise DatasetError(f"{root}: is no recording: that is a folder in .ome.zarr, or a file in .ome.tiff")
     own = _own_attributes(root)
     version = own.get("layout")
     if version is None and "plate_layout" in own:

@@ -68,6 +68,13 @@ class HeldLayer(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
 
 
+def check_index(layer: ImageLayer | RoiLayer, index: tuple[int, ...]) -> None:
+    """Raise ConfigError if a layer has no plane of this index."""
+    lengths = [len(values) for values in layer.values]
+    if len(index) != len(lengths) or any(not 0 <= at < length for at, length in zip(index, lengths, strict=True)):
+        raise ConfigError(f"there is no plane {index} in {layer.name!r}, whose axes before (y, x) have the lengths {lengths}")
+
+
 class ViewerAdapter(ABC):
     """A program that shows layers.
 

@@ -18,7 +18,9 @@ from mutoscope.frames import _os
 from mutoscope.model.errors import ConfigError
 from mutoscope.viewers import wire
 
-__all__ = ["Carrier", "Channel"]
+__all__ = ["HUNG_UP", "Carrier", "Channel"]
+
+HUNG_UP = "it hung up"
 
 _READ = 1 << 18
 Behind = bytes | memoryview
@@ -137,7 +139,7 @@ class Channel:
         return data[count:] if count < len(data) else None
 
     def _run(self) -> None:
-        why = "it hung up"
+        why = HUNG_UP
         try:
             while not self._closing:
                 poller = select.poll()

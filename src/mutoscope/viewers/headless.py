@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model.errors import ConfigError
 from mutoscope.model.roi import Roi
-from mutoscope.viewers.adapter import HeldLayer, ViewerAdapter
+from mutoscope.viewers.adapter import HeldLayer, ViewerAdapter, check_index
 from mutoscope.viewers.model import ImageLayer, RoiLayer
 from mutoscope.viewers.roi_pack import pack_rois, unpack_rois
 
@@ -123,6 +123,7 @@ class HeadlessAdapter(ViewerAdapter):
         layer = self._layers.get(layer_id)
         if not isinstance(layer, ImageLayer):
             raise ConfigError(f"there is no layer of images {layer_id!r}")
+        check_index(layer, index)
         plane: NDArray[Any] = layer.array[index]
         return plane
 
@@ -130,6 +131,7 @@ class HeadlessAdapter(ViewerAdapter):
         layer = self._layers.get(layer_id)
         if not isinstance(layer, RoiLayer):
             raise ConfigError(f"there is no layer of ROIs {layer_id!r}")
+        check_index(layer, index)
         found: list[Roi] = []
         for where, rois in layer.rois.items():
             if all(at in (None, wanted) for at, wanted in zip(where, index, strict=True)):

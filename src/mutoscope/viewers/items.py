@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mutoscope.model import arguments
 from mutoscope.model.errors import BackendUnavailableError, ConfigError
-from mutoscope.model.filenames import Components, NameParser
+from mutoscope.model.filenames import Components, NameParser, names
 from mutoscope.model.filenames.patterns import REMEMBERED
 from mutoscope.model.roi import Roi
 from mutoscope.storage import _arrays
@@ -143,9 +143,10 @@ def _parsed(name: str, parser: NameParser, *, cut: bool) -> Components:
         if found is None:
             shorter = stem.rpartition("_")[0] if cut else ""
             if not shorter or "/" in stem[len(shorter) :]:
+                known = f"any of {', '.join(names())}" if parser.name == "auto" else parser.name
                 raise ConfigError(
-                    f"{name!r} is no file name of {parser.name}, so its place is not known: say whose names these are "
-                    "(filenames=); nothing was sent"
+                    f"{name!r} is no file name of {known}, so its place is not known: say whose names these are "
+                    "(filenames=), or give it one that does, such as 'A01_s1_w1_z1_t1.tif'; nothing was sent"
                 )
             stem = shorter
     if found.kind == "metadata":
@@ -205,6 +206,8 @@ def _image(name: str, components: Components, array: NDArray[Any]) -> ImageItem:
     if array.ndim < 2 or array.size == 0:
         raise ConfigError(f"{name!r}: an image has shape (y, x) and at least one pixel, not {array.shape}; nothing was sent")
     rgb = array.ndim >= 3 and array.shape[-1] in _COLOURS and array.dtype in (np.uint8, np.uint16)
+    if array.ndim >= 3 and array.shape[-1] in _COLOURS and not rgb:
+        _say_no_colour(name, array)
     place = _place(name, components)
     count = array.ndim - 2 - rgb
     if not count:
@@ -220,9 +223,19 @@ def _image(name: str, components: Components, array: NDArray[Any]) -> ImageItem:
 
 
 _said: set[str] = set()
+_said_no_colour: set[str] = set()
 
 
 def _say_text(name: str) -> None:
     if not _said:
         _said.add(name)
         log.info("%r is text: no viewer shows it; this is said once", name)
+
+
+def _say_no_colour(name: str, array: NDArray[Any]) -> None:
+    if not _said_no_colour:
+        _said_no_colour.add(name)
+        log.warning(
+            "%r: the last axis of %s of %s is taken for x, not for colour, which is uint8 or uint16; this is said once",
+            *(name, array.shape, array.dtype),
+        )

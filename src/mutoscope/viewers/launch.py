@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mutoscope.frames import _os
-from mutoscope.model.errors import PeerDiedError, ViewerTimeoutError, ViewerUnavailableError
+from mutoscope.model.errors import ConfigError, PeerDiedError, ViewerTimeoutError, ViewerUnavailableError
 from mutoscope.viewers import wire
 from mutoscope.viewers.announce import Announced, announced, private_folder
 from mutoscope.viewers.core import log_file
@@ -27,11 +27,18 @@ _told: set[str] = set()
 
 
 def find(name: str, kind: str | None = None) -> Announced | None:
-    """Return the viewer of this name that is open, of any kind if none is given; None if there is none."""
-    for entry in announced("viewer"):
-        if entry.name == name and kind in (None, entry.viewer):
-            return entry
-    return None
+    """Return the viewer of this name that is open; None if there is none.
+
+    Raises
+    ------
+    ConfigError
+        If no kind is given, and several have this name.
+    """
+    found = [entry for entry in announced("viewer") if entry.name == name and kind in (None, entry.viewer)]
+    kinds = sorted({str(entry.viewer) for entry in found})
+    if len(kinds) > 1:
+        raise ConfigError(f"several viewers are called {name!r} ({', '.join(kinds)}): open them under names of their own")
+    return found[0] if found else None
 
 
 def say_link(viewer: Announced | None) -> None:

@@ -28,7 +28,8 @@ from mutoscope.model.errors import (
 )
 from mutoscope.viewers import wire
 from mutoscope.viewers.account import Counts, Progress
-from mutoscope.viewers.channel import Channel, array_of
+from mutoscope.viewers.announce import announced
+from mutoscope.viewers.channel import HUNG_UP, Channel, array_of
 from mutoscope.viewers.display import Display
 from mutoscope.viewers.items import ImageItem, Item, sendable
 from mutoscope.viewers.launch import be_let_in, find, greet, launch, say_link, wait_for_end
@@ -370,7 +371,8 @@ class Sender:
         elif channel.carrier is not None:
             reason = why
         else:
-            reason = f"the viewer (process {channel.welcome.pid}) died: {why}"
+            what = "died" if why == HUNG_UP else "was left"
+            reason = f"the viewer (process {channel.welcome.pid}) {what}: {why}"
         self._problem = f"{reason}; its log: {self.log}"
         lost = self._lose(reason)
         log.log(
@@ -628,7 +630,8 @@ def ask(kind: str | None, name: str, what: str, timeout_s: float, remote: Remote
     else:
         viewer = find(name, kind)
         if viewer is None:
-            raise ViewerUnavailableError(f"no viewer is called {name!r}")
+            others = ", ".join(sorted(repr(entry.name) for entry in announced("viewer")))
+            raise ViewerUnavailableError(f"no viewer is called {name!r}" + (f"; open: {others}" if others else ""))
         channel = _channel(*greet(viewer, _hello(viewer.token, "look"), [], timeout_s), turn, heard, lost)
     channel.start()
     try:

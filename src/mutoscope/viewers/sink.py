@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing.util
+import numbers
 import os
 import secrets
 import threading
 import time
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ from mutoscope.viewers.launch import find, say_link
 from mutoscope.viewers.registry import check_viewer
 from mutoscope.viewers.roi_pack import unpack_rois
 from mutoscope.viewers.sender import Policy, Sender, SenderSettings, ask
-from mutoscope.viewers.watching.scopes import address_of, url_of
+from mutoscope.viewers.watching.scopes import address_of, checked_scope, url_of
 from mutoscope.viewers.watching.watch import check_can_watch
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class ViewerSink(DataSink):
         key: str | None = None,
         compression: str | None = None,
     ) -> None:
+        if not _is_afar(address):
+            checked_name(kind, address)
         super().__init__(address, filenames=filenames, overwrite=overwrite)
         window_bytes = arguments.whole("window_bytes", window_bytes, 1 << 16)
         remote = _remote_of(address, key, compression, window_bytes)
@@ -165,6 +168,11 @@ class ViewerSink(DataSink):
 
     def __str__(self) -> str:
         return f"ViewerSink({self._settings.name!r})"
+
+    def __repr__(self) -> str:
+        sender = _senders.get(self._token)
+        state = "not connected" if sender is None else sender.state
+        return f"ViewerSink({self._settings.name!r}, kind={self._settings.kind!r}, state={state!r})"
 
     def connect(self) -> bool:
         """Attach to the viewer, or start it, waiting for at most `timeout_s`; returns whether it is there.
@@ -325,17 +333,25 @@ class ViewerSink(DataSink):
         return msgspec.convert(self._sender.call("layers", self._settings.timeout_s)[0], list[HeldLayer])
 
     def plane(self, layer: HeldLayer, index: Iterable[int] = ()) -> NDArray[Any]:
-        """Return the pixels that the viewer has at an index of a layer's axes before (y, x)."""
+        """Return the pixels that the viewer has at an index of a layer's axes before (y, x), all of them.
+
+        Raises
+        ------
+        ConfigError
+            If it is none of a layer of images, or there is no such plane.
+        ViewerUnavailableError, ViewerTimeoutError
+            If the viewer is not there, or does not answer.
+        """
         self._check_open()
-        array = self._sender.call("plane", self._settings.timeout_s, layer=layer.id, index=list(index))[1]
+        array = self._sender.call("plane", self._settings.timeout_s, **_where(layer, index, "images"))[1]
         if array is None:
             raise ViewerUnavailableError(f"the viewer {self.name!r} gave no pixels")
         return array
 
     def rois(self, layer: HeldLayer, index: Iterable[int] = ()) -> list[Roi]:
-        """Return the ROIs that the viewer has on a plane of a layer."""
+        """Return the ROIs that the viewer has on a plane of a layer of ROIs; errors as `plane`."""
         self._check_open()
-        array = self._sender.call("rois", self._settings.timeout_s, layer=layer.id, index=list(index))[1]
+        array = self._sender.call("rois", self._settings.timeout_s, **_where(layer, index, "rois"))[1]
         return [] if array is None else list(unpack_rois(array.reshape(-1).view(np.uint8)))
 
     # -- running scopes
@@ -396,8 +412,8 @@ class ViewerSink(DataSink):
         raise ViewerTimeoutError(f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}")
 
     def unwatch(self, scope: str | None = None) -> None:
-        """Have the viewer show a scope no more: the one of this name, address (`Watched.address`) or link; if none is given,
-        no scope any more.
+        """Have the viewer show a scope no more: the one of this name, or the beginning of it, port, address (`Watched.address`)
+        or link; if none is given, no scope any more.
 
         Raises
         ------
@@ -407,8 +423,8 @@ class ViewerSink(DataSink):
             If the viewer is not there, or does not answer.
         """
         self._check_open()
-        if scope is not None and "://" in arguments.text("a scope", scope):
-            scope = url_of(scope)
+        if scope is not None:
+            scope = url_of(scope) if "://" in checked_scope(scope) else scope
         self._sender.call("unwatch", self._settings.timeout_s, scope=scope)
 
     def watched(self) -> list[Watched]:
@@ -575,11 +591,15 @@ def progress(name: str, *, timeout_s: float = 5.0, key: str | None = None) -> Pr
     return msgspec.convert(ask(None, name, "progress", timeout_s, remote), Progress)
 
 
+def _is_afar(address: Name | None) -> TypeGuard[str]:
+    return isinstance(address, str) and address.startswith("tcp://")
+
+
 def _remote_of(
     address: Name | None, key: str | None, compression: str | None = None, window_bytes: int = WINDOW_BYTES
 ) -> Remote | None:
     """Return where a viewer on another computer is; None for one on this computer."""
-    if not (isinstance(address, str) and address.startswith("tcp://")):
+    if not _is_afar(address):
         for what, value in (("key", key), ("compression", compression)):
             if value is not None:
                 raise ConfigError(f"{what} is of a viewer on another computer, whose address is tcp://host:port")
@@ -602,6 +622,16 @@ def checked_name(kind: str, address: Name | None) -> str:
             f"the name of a viewer is 1 to {_MOST_NAME} printable characters without /, not {arguments.shown(name)}"
         )
     return name
+
+
+def _where(layer: HeldLayer, index: Iterable[int], kind: str) -> dict[str, Any]:
+    """Return how a viewer is told a plane; ConfigError if it can be none."""
+    if not isinstance(layer, HeldLayer) or layer.kind != kind:
+        raise ConfigError(f"a layer of {kind} is asked for, one of those that layers() returned, not {arguments.shown(layer)}")
+    found = list(index) if isinstance(index, Iterable) and not isinstance(index, str | bytes) else None
+    if found is None or not all(isinstance(at, numbers.Integral) for at in found):
+        raise ConfigError(f"an index is a whole number for each axis before (y, x), not {arguments.shown(index)}")
+    return {"layer": layer.id, "index": [int(at) for at in found]}
 
 
 def _folder(images_dir: Name) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mutoscope.model.errors import ConfigError, MutoscopeError, PeerDiedError
 from mutoscope.model.roi import Roi
 from mutoscope.model.roi_convert.imagej import to_imagej_roi
-from mutoscope.viewers.adapter import HeldLayer, ViewerAdapter
+from mutoscope.viewers.adapter import HeldLayer, ViewerAdapter, check_index
 from mutoscope.viewers.display import Arrangement
 from mutoscope.viewers.fiji.folding import Folding
 from mutoscope.viewers.fiji.imagej import ImageJ, Scale, WindowShape
@@ -392,6 +392,7 @@ class FijiAdapter(ViewerAdapter):
         window = self._windows.get(layer_id)
         if window is None:
             raise ConfigError(f"there is no layer of images {layer_id!r}")
+        check_index(window.layer, index)
         stored, _ = self._imagej.read_plane(layer_id, window.folding.place(index), window.form)
         return window.form.restore(stored)
 
@@ -399,6 +400,7 @@ class FijiAdapter(ViewerAdapter):
         layer, sent = self._rois.get(layer_id), self._sent.get(layer_id)
         if layer is None or sent is None:
             raise ConfigError(f"there is no layer of ROIs {layer_id!r}")
+        check_index(layer, index)
         by_axes = _by_axes(layer, index, sent.folding)
         return sent.held(self._imagej, layer_id, [at or 0 for at in by_axes])
 

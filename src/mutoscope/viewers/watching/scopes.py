@@ -9,7 +9,7 @@ from mutoscope.model import arguments
 from mutoscope.model.errors import ConfigError
 from mutoscope.viewers.announce import Announced, announced
 
-__all__ = ["ScopeAddress", "address_of", "running_scope", "url_of"]
+__all__ = ["ScopeAddress", "address_of", "checked_scope", "running_scope", "url_of"]
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,17 @@ def address_of(scope: str | None = None) -> ScopeAddress:
     >>> address_of("http://localhost:8123/?token=abc").url
     'http://127.0.0.1:8123/'
     """
-    if scope is not None and not arguments.text("a scope", scope):
-        raise ConfigError("the name of a scope is not empty; leave it out for the one that runs")
-    if scope is not None and "://" in scope:
+    if scope is not None and "://" in checked_scope(scope):
         return _of_link(scope)
     page = running_scope(scope)
     return ScopeAddress(page.name, page.address, page.token)
+
+
+def checked_scope(scope: str) -> str:
+    """Return what names a scope; ConfigError if it is no text, or empty."""
+    if not arguments.text("a scope", scope):
+        raise ConfigError("the name of a scope is not empty; leave it out for the one that there is")
+    return scope
 
 
 def url_of(link: str) -> str:

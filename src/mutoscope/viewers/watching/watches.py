@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from mutoscope.model.errors import ConfigError
 from mutoscope.model.roi import Roi
@@ -83,20 +84,32 @@ class Watches:
         self._close(gone)
 
     def end(self, scope: str | None) -> None:
-        """Watch a scope of this name or address (None: all of them) no more; its layers go.
+        """Watch the scope of this name, port or address (None: all of them) no more; its layers go.
 
         Raises
         ------
         ConfigError
-            If it is not watched.
+            If it is not watched, or several begin so.
         """
         with self._lock:
-            gone = [each for each in self._watches if scope in (None, each.address.url, each.scope.name)]
-            if not gone and scope is not None:
-                names = ", ".join(each.scope.name for each in self._watches)
-                raise ConfigError(f"{scope} is not watched here" + (f"; watched: {names}" if names else ""))
+            gone = list(self._watches) if scope is None else self._named(scope)
             self._drop(gone)
         self._close(gone)
+
+    def _named(self, scope: str) -> list[Watch]:
+        """Those that are meant, as `running_scope` finds those that run."""
+        known = self._watches
+        found = (
+            [each for each in known if scope in (each.scope.name, each.address.url)]
+            or [each for each in known if scope == str(urlsplit(each.address.url).port)]
+            or [each for each in known if each.scope.name.startswith(scope)]
+        )
+        names = ", ".join(each.scope.name for each in known)
+        if not found:
+            raise ConfigError(f"{scope} is not watched here" + (f"; watched: {names}" if names else ""))
+        if len({each.address.url for each in found}) > 1:
+            raise ConfigError(f"several scopes are called so, say which: {names}")
+        return found
 
     def _close(self, gone: list[Watch]) -> None:
         for watch in gone:
