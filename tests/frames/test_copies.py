@@ -110,3 +110,11 @@ def test_a_range_is_filled_whatever_comes() -> None:
             arena.fill(at, data)
             reader = ArenaReader(os.dup(arena.fd))
             np.testing.assert_array_equal(reader.view(at, data.nbytes).view(data.dtype).reshape(data.shape), data)
+
+
+def test_objects_are_left_to_numpy() -> None:
+    source = np.array([float(number) for number in range(600_000)], object)
+    target = np.empty(600_000, object)
+    copy_out(target, source)
+    del source
+    assert sum(target) == sum(range(600_000))

@@ -200,6 +200,31 @@ def test_no_memory_for_one_item_fails_that_alone() -> None:
     assert layer.array[-1, 0, 0] == 3
 
 
+def test_planes_without_a_channel_count_where_the_layer_has_one() -> None:
+    model, display = DisplayModel({}), Display()
+    model.put_image(display, "raw", "", {"z": 1}, [], np.array([[0, 5000]], np.uint16))
+    model.put_image(display, "raw", "", {"z": 1, "channel": 2}, [], np.array([[10, 20]], np.uint16))
+    (layer,) = images(model).values()
+    assert layer.contrast == {None: (0.0, 5000.0)}
+
+
+def test_one_source_of_a_layer_is_cleared() -> None:
+    model, display = DisplayModel({}), Display(source="stack")
+    for t in range(300):
+        for number, source in enumerate("ab"):
+            model.put_image(display, source, "", {"t": t}, [], np.full((2, 2), 1 + t + 1000 * number, np.uint16))
+    model.take_changes()
+    model.put_image(display, "a", "", {"t": 7}, [], np.full((2, 2), 9, np.uint16))
+    model.put_image(display, "b", "", {"t": 8}, [], np.full((2, 2), 9, np.uint16))
+    model.clear("b")
+    (layer,) = model.take_changes().images
+    assert layer.contrast == {None: (1.0, 300.0)}
+    assert layer.changed == {(0, 7), *((1, t) for t in range(300))}
+    assert layer.missing.tolist() == [[False] * 300, [True] * 300]
+    assert not layer.array[1].any()
+    assert layer.array[0, :, 0, 0].tolist() == [9 if t == 7 else 1 + t for t in range(300)]
+
+
 def test_values_are_sorted_as_people_read_them() -> None:
     values = ["B03", "A10", 10, "A2", None, 9, "a1"]
     assert sorted(values, key=value_key) == [None, 9, 10, "a1", "A2", "A10", "B03"]

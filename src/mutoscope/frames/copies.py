@@ -40,7 +40,7 @@ def copy_out(target: NDArray[Any], source: NDArray[Any]) -> None:
     target : ndarray
         Writable, of the shape of `source`.
     source : ndarray
-        Of any layout, and of a dtype that NumPy turns into that of `target`.
+        Of any layout, and of a dtype that NumPy turns into that of `target`. It shares no memory with it.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def copy_to(address: int, source: NDArray[Any]) -> bool:
     """Copy an array to where another process reads it next; False, and nothing was done, if that is not worth it: of one that
     is small or not contiguous. There must be room for it."""
     nbytes = source.nbytes
-    if nbytes < _FROM_BYTES or not source.flags.c_contiguous:
+    if nbytes < _FROM_BYTES or not source.flags.c_contiguous or source.dtype.hasobject:
         return False
     _copy_out(address, _address(source), nbytes)
     return True
@@ -76,7 +76,7 @@ def copy_in(target: NDArray[Any], source: NDArray[Any], every: int) -> tuple[flo
     target : ndarray
         Writable, of the shape and dtype of `source`: (y, x), or (y, x, colour).
     source : ndarray
-        Of any layout.
+        Of any layout. It shares no memory with `target`.
     every : int
         The limits are those of every so many rows.
 

@@ -394,7 +394,7 @@ class ViewerCore:
                 return None, None
             case "give up" if not client.peer:
                 if self._watches is not None:
-                    self._watches.give_up(msgspec.convert(arguments.get("address"), str))
+                    self._watches.give_up(ScopeAddress(**msgspec.convert(arguments, dict[str, Any])))
                 return None, None
             case "watched" if not client.peer:
                 return self.watched(), None

@@ -5,7 +5,7 @@ Pure NumPy, with no window system: every viewer shows what this holds. Not safe 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -510,8 +510,8 @@ class DisplayModel:
             for other in window.images.values():
                 other.dirty = True
             return
-        for where in gone:
-            layer.planes.remove(where)
+        if gone:
+            layer.planes.remove(gone)
             layer.dirty = True
 
     # -- for the viewer
@@ -552,7 +552,7 @@ class DisplayModel:
         single = len(channels) < 2
         for channel in channels or {None}:
             chosen = display.contrast_of(channel)
-            found = limits.get(channel) if not isinstance(chosen, tuple) else chosen
+            found = chosen if isinstance(chosen, tuple) else _widest(limits.values()) if single else limits.get(channel)
             if found is not None:
                 contrast[None if single else channel] = found
             lut = display.lut_of(channel)
@@ -643,6 +643,10 @@ def _stepped(values: Sequence[AxisValue], components: Sequence[str]) -> str:
     if len(varying) > 1:
         return ""
     return varying[0] if varying else components[-1] if len(components) == 1 else ""
+
+
+def _widest(limits: Collection[tuple[float, float]]) -> tuple[float, float] | None:
+    return (min(low for low, _ in limits), max(high for _, high in limits)) if limits else None
 
 
 def _keys(value: Any) -> tuple[Any, ...]:

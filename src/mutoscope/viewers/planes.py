@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,15 +238,18 @@ class PlaneArray:
         self._count_in(group, limits, before)
         return grown
 
-    def remove(self, place: tuple[AxisValue, ...]) -> None:
-        """Take a plane away: its place is missing again."""
-        gone = self._planes.pop(place)
-        self._buffer[gone.index] = 0
-        self._missing[gone.index] = True
-        if gone.changed:
-            self._changed.remove(gone)
-        self._gone.add(place)
-        self._recount(gone.group)
+    def remove(self, places: Iterable[tuple[AxisValue, ...]]) -> None:
+        """Take planes away: their places are missing again."""
+        groups = set()
+        for place in places:
+            gone = self._planes.pop(place)
+            self._buffer[gone.index] = 0
+            self._missing[gone.index] = True
+            self._gone.add(place)
+            groups.add(gone.group)
+        self._changed = [plane for plane in self._planes.values() if plane.changed]
+        for group in groups:
+            self._recount(group)
 
     def _count_in(self, group: Value | None, limits: tuple[float, float], before: tuple[float, float]) -> None:
         bounds = self._bounds.get(group)

@@ -407,7 +407,7 @@ class ViewerSink(DataSink):
             with contextlib.suppress(ConfigError):  # another program was quicker
                 self._sender.call("unwatch", limit, scope=address.url)
             raise ConfigError(f"{address.name} cannot be watched: {found.problem}")
-        self._sender.call("give up", limit, address=address.url)
+        self._sender.call("give up", limit, **dataclasses.asdict(address))
         why = found.problem or "its page does not answer"
         raise ViewerTimeoutError(f"the viewer {self.name!r} does not see {address.name} after {limit:g} s: {why}")
 

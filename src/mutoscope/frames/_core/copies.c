@@ -43,8 +43,6 @@ MUTOSCOPE_API void mutoscope_copy_out(char *to, const char *from, uint64_t bytes
   settle();
 }
 
-// What follows is compiled twice, for processors that have AVX2 and for those that do not.
-
 #define LIMITS(name, type)                                                         \
   INLINE void limits_##name(const void *row, size_t count, double limits[2]) {     \
     const type *values = row;                                                      \
@@ -57,13 +55,22 @@ MUTOSCOPE_API void mutoscope_copy_out(char *to, const char *from, uint64_t bytes
     if ((double)high > limits[1]) limits[1] = (double)high;                        \
   }
 
+#define LANES 8  // side by side, so that one comparison does not wait for the other
+#define TAKE(k)                                                                    \
+  low[k] = v[k] < low[k] && v[k] > least ? v[k] : low[k];                          \
+  high[k] = v[k] > high[k] && v[k] < most ? v[k] : high[k];
+
 #define FINITE_LIMITS(name, type)                                                  \
   INLINE void limits_##name(const void *row, size_t count, double limits[2]) {     \
-    const type *values = row;                                                      \
-    for (size_t i = 0; i < count; i++) {                                           \
-      if (!isfinite(values[i])) continue;                                          \
-      if ((double)values[i] < limits[0]) limits[0] = (double)values[i];            \
-      if ((double)values[i] > limits[1]) limits[1] = (double)values[i];            \
+    const type *v = row, most = (type)INFINITY, least = -most;                     \
+    type low[LANES], high[LANES];                                                  \
+    for (int k = 0; k < LANES; k++) low[k] = most, high[k] = least;                \
+    for (; count >= LANES; count -= LANES, v += LANES)                             \
+      for (int k = 0; k < LANES; k++) { TAKE(k) }                                  \
+    for (size_t k = 0; k < count; k++) { TAKE(k) }                                 \
+    for (int k = 0; k < LANES; k++) {                                              \
+      if ((double)low[k] < limits[0]) limits[0] = (double)low[k];                  \
+      if ((double)high[k] > limits[1]) limits[1] = (double)high[k];                \
     }                                                                              \
   }
 
@@ -80,8 +87,9 @@ FINITE_LIMITS(f64, double)
 
 enum { NO_LIMITS, U8, U16, U32, U64, I8, I16, I32, I64, F32, F64 };  // as in copies.py
 
-INLINE void copy_rows(char *to, int64_t to_step, const char *from, int64_t from_step, uint64_t rows, uint64_t bytes, int kind,
-                      uint64_t every, double limits[2]) {
+// Copies rows, and widens `limits` to the finite values of every `every`-th of them, unless `kind` is NO_LIMITS.
+MUTOSCOPE_API void mutoscope_copy_rows(char *to, int64_t to_step, const char *from, int64_t from_step, uint64_t rows,
+                                       uint64_t bytes, int kind, uint64_t every, double limits[2]) {
   for (uint64_t row = 0; row < rows; row++, to += to_step, from += from_step) {
     copy_past(to, from, bytes);
     if (kind == NO_LIMITS || row % every) continue;
@@ -99,24 +107,4 @@ INLINE void copy_rows(char *to, int64_t to_step, const char *from, int64_t from_
     }
   }
   settle();
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void copy_rows_avx2(char *to, int64_t to_step, const char *from, int64_t from_step,
-                                                           uint64_t rows, uint64_t bytes, int kind, uint64_t every,
-                                                           double limits[2]) {
-  copy_rows(to, to_step, from, from_step, rows, bytes, kind, every, limits);
-}
-#endif
-
-// Copies rows, and widens `limits` to the finite values of every `every`-th of them, unless `kind` is NO_LIMITS.
-MUTOSCOPE_API void mutoscope_copy_rows(char *to, int64_t to_step, const char *from, int64_t from_step, uint64_t rows,
-                                       uint64_t bytes, int kind, uint64_t every, double limits[2]) {
-#if defined(__x86_64__)
-  if (0) {
-    copy_rows_avx2(to, to_step, from, from_step, rows, bytes, kind, every, limits);
-    return;
-  }
-#endif
-  copy_rows(to, to_step, from, from_step, rows, bytes, kind, every, limits);
 }

@@ -115,6 +115,7 @@ class LiveScope:
         self._streams: dict[str, _Stream] = {}
         self._ordered: list[_Stream] = []
         self._marks: dict[str, _Marks] = {}
+        self._gone = False
 
     # -- from the connection
 
@@ -261,8 +262,10 @@ class LiveScope:
 
     def take_changes(self) -> tuple[Changes, list[str]]:
         """Return what has changed since the last time, and the streams of which a frame was taken. For one thread."""
-        changes, taken = Changes(), []
+        changes, taken = Changes(), list[str]()
         with self._lock:
+            if self._gone:
+                return changes, taken
             for stream in self._ordered:
                 if stream.closed:
                     continue
@@ -295,9 +298,10 @@ class LiveScope:
                     if self._same_clock and stream.monotonic_ns:
                         stream.ages_ms.append((now - stream.monotonic_ns) / 1e6)
 
-    def layer_ids(self) -> list[str]:
-        """Return the ids of all layers that it has, or has had."""
+    def leave(self) -> list[str]:
+        """Show nothing more; returns the ids of all layers that it has, or has had."""
         with self._lock:
+            self._gone = True
             found = [name for stream in self._ordered for name in (self._image_id(stream), self._rois_id(stream))]
             return found + [self._marks_id(marks, kind) for marks in self._marks.values() for kind in marks.drawn]
 

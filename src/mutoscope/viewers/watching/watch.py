@@ -140,14 +140,14 @@ class Watch:
         self._post(self._cancel)
         self._thread.join()
 
-    def when_settled(self, callback: Callable[[Watched | None], None]) -> None:
-        """Have this called once, from any thread, when the scope is seen or cannot be; with None if it is closed before."""
+    def wait_with(self, callback: Callable[[Watched | None], None]) -> bool:
+        """Have this called once, from any thread, when the scope is seen or cannot be, with its `outcome`; False, and it is not
+        called, if that is so already."""
         with self._settling:
-            found = self.report()
-            if not self._is_over and found.state not in _SETTLED:
-                self._waiting.append(callback)
-                return
-        callback(found if found.state in _SETTLED else None)
+            if self._is_over or self._state in _SETTLED:
+                return False
+            self._waiting.append(callback)
+            return True
 
     def give_up(self) -> bool:
         """One of those who wait does so no more; whether it was the last of them, and the scope is not seen."""
@@ -159,9 +159,10 @@ class Watch:
         with self._settling:
             waiting, self._waiting = self._waiting, []
         for callback in waiting:
-            callback(self._outcome())
+            callback(self.outcome())
 
-    def _outcome(self) -> Watched | None:
+    def outcome(self) -> Watched | None:
+        """Return how it is, if the scope is seen or cannot be; else None: it was closed before."""
         return self.report() if self._state in _SETTLED else None
 
     def edited(self) -> None:

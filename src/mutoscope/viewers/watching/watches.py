@@ -72,14 +72,17 @@ class Watches:
                 watch = Watch(address, scope, self._kind, self._changed, self._tell)
                 watch.start()
                 self._watches.append(watch)
+            waits = watch.wait_with(settled)  # before it can be given up by those who wait already
         for each in unseen:
             each.close()
-        watch.when_settled(settled)
+        if not waits:
+            settled(watch.outcome())
 
-    def give_up(self, address: str) -> None:
-        """One of those who wait to see the scope of this address waits no more: it is ended with the last of them."""
+    def give_up(self, address: ScopeAddress) -> None:
+        """One of those who wait to see a scope through this link waits no more: it is ended with the last of them."""
         with self._lock:
-            gone = [each for each in self._watches if each.address.url == address and each.give_up()]
+            through = [each for each in self._watches if each.address.url == address.url and each.is_through(address)]
+            gone = [each for each in through if each.give_up()]
             self._drop(gone)
         self._close(gone)
 
@@ -119,7 +122,7 @@ class Watches:
     def _drop(self, gone: list[Watch]) -> None:
         for watch in gone:
             self._watches.remove(watch)
-            self._removed += watch.scope.layer_ids()
+            self._removed += watch.scope.leave()
 
     def close(self) -> None:
         """End all connections; the layers stay as they are."""
