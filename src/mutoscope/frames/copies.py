@@ -1,5 +1,5 @@
-"""Copies of pixels on their way between processes, by the native core: a third of the time of ``np.copyto``, and they leave the
-caches of both processors to what is needed again."""
+"""Copies of pixels on their way between processes, by the native core: past the processor's caches, as what it writes is read
+by another one, and what it reads was written by another one."""
 
 from __future__ import annotations
 

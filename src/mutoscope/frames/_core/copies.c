@@ -1,5 +1,5 @@
 // Copies of pixels on their way between processes, past this processor's caches. memcpy keeps what it writes in them, from where
-// the other side has to fetch it line by line, and drives out what is needed again; and some processors take thrice the time
+// the other side has to fetch it line by line, and drives out what is needed again; and some processors take three times as long
 // where source and target are aligned differently.
 #include <math.h>
 #include <stddef.h>
@@ -85,14 +85,14 @@ LIMITS(i64, int64_t)
 FINITE_LIMITS(f32, float)
 FINITE_LIMITS(f64, double)
 
-enum { NO_LIMITS, U8, U16, U32, U64, I8, I16, I32, I64, F32, F64 };  // as in copies.py
+enum { U8 = 1, U16, U32, U64, I8, I16, I32, I64, F32, F64 };  // as in copies.py
 
-// Copies rows, and widens `limits` to the finite values of every `every`-th of them, unless `kind` is NO_LIMITS.
+// Copies rows, and widens `limits` to the finite values, of this kind, of every `every`-th of them.
 MUTOSCOPE_API void mutoscope_copy_rows(char *to, int64_t to_step, const char *from, int64_t from_step, uint64_t rows,
                                        uint64_t bytes, int kind, uint64_t every, double limits[2]) {
   for (uint64_t row = 0; row < rows; row++, to += to_step, from += from_step) {
     copy_past(to, from, bytes);
-    if (kind == NO_LIMITS || row % every) continue;
+    if (row % every) continue;
     switch (kind) {  // while it is in the cache
       case U8: limits_u8(from, bytes, limits); break;
       case U16: limits_u16(from, bytes / 2, limits); break;
