@@ -232,7 +232,7 @@ _turns: Turns | None = None
 
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores, as many tests wait for something most of the time."""
-    return (os.cpu_count() or 1) + 2
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

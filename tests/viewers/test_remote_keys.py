@@ -22,14 +22,13 @@ from viewer_senders import image, name
 
 from command_line import MUTOSCOPE
 from mutoscope import viewers
-from mutoscope.frames import _os
 from mutoscope.model.errors import ConfigError, ItemsFailedError, ViewerTimeoutError, ViewerUnavailableError
 from mutoscope.viewers.core import log_file
 from mutoscope.viewers.launch import find
 from mutoscope.viewers.remote.address import Address, address_of
 from mutoscope.viewers.remote.keys import new_key, own_key, remove_key, trust_key, trusted_key, trusted_keys
 from mutoscope.viewers.remote.listening import listen
-from polling import until
+from polling import halt, until
 
 
 @pytest.fixture
@@ -182,9 +181,8 @@ def test_a_lost_connection_of_a_key_that_is_trusted_no_longer(users: Users) -> N
     users.become("scope")
     entry = find("model")
     assert entry is not None
-    os.kill(entry.pid, signal.SIGSTOP)
+    halt(entry.pid)
     try:
-        until(lambda: _os.is_stopped(entry.pid))
         sink.save(image(2), name(2))
         proxy.reset()
     finally:

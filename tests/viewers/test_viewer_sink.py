@@ -31,7 +31,7 @@ from mutoscope.viewers import Display, ViewerSink, wire
 from mutoscope.viewers.announce import announced
 from mutoscope.viewers.launch import find, greet
 from mutoscope.viewers.suite import plane_of
-from polling import until
+from polling import halt, until
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
@@ -98,7 +98,7 @@ def test_a_program_that_ends_says_what_a_hung_viewer_has_not_displayed(viewer: V
     sender = program("after_a_word")
     assert sender.stdout is not None
     assert sender.stdout.readline() == "open\n"
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     began = time.monotonic()
     try:
         assert sender.stdin is not None
@@ -232,7 +232,7 @@ def test_a_required_one_that_is_closed_is_an_error(ends: Callable[[ViewerSink], 
 def test_what_hangs_is_not_waited_for_twice(viewer: ViewerSink) -> None:
     """A viewer that hangs before it is connected to, or while it is asked for something."""
     pid = find("open").pid  # type: ignore[union-attr]
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         with pytest.raises(ViewerTimeoutError):
             viewers.progress("open", timeout_s=0.2)
@@ -249,7 +249,7 @@ def test_what_hangs_is_not_waited_for_twice(viewer: ViewerSink) -> None:
 def test_what_is_dropped_takes_no_memory(viewer: ViewerSink) -> None:
     pid = find("open").pid  # type: ignore[union-attr]
     sink = viewers.open("model", "open", policy="drop", window_bytes=1 << 16, timeout_s=PATIENCE_S)
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         for number in range(20_000):
             sink.save(image(1), name(number % 100))
@@ -289,7 +289,7 @@ def test_a_sink_that_hung_up_connects_again(viewer: ViewerSink) -> None:
 def test_what_a_hung_viewer_was_told_stays_what_it_is(viewer: ViewerSink) -> None:
     """A sink that hangs up meanwhile puts nothing else where the viewer will look."""
     pid = find("open").pid  # type: ignore[union-attr]
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         viewer.save(image(1), name(1), source="before")
         viewer.disconnect()
