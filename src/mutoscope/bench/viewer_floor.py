@@ -29,8 +29,8 @@ def launch_copiers(peers: Peers, side: int, places: int) -> tuple[Peer, Peer]:
     """Launch one process that copies images into shared memory, and one that copies them out, to one of `places` in turn."""
     fd = _os.create_sealed_segment("copies", _PAGE + _SLOTS * side * side * 2)
     try:
-        near = peers.launch(copy_in, fds=[fd], fd=fd, side=side)
-        return near, peers.launch(copy_out, fds=[fd], fd=fd, side=side, places=places)
+        near = peers.launch(copying_sender, fds=[fd], fd=fd, side=side)
+        return near, peers.launch(copying_viewer, fds=[fd], fd=fd, side=side, places=places)
     finally:
         os.close(fd)
 
@@ -41,7 +41,7 @@ def _shared(fd: int, side: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[Any
     return memory[:16].view(np.uint64), memory[_PAGE:].view(np.uint16).reshape(_SLOTS, side, side)
 
 
-def copy_in(control: Control, fd: int, side: int) -> None:
+def copying_sender(control: Control, fd: int, side: int) -> None:
     """The process that has the images."""
     counters, slots = _shared(fd, side)
     images = [touched((side, side), np.uint16) for _ in range(2)]
@@ -56,7 +56,7 @@ def copy_in(control: Control, fd: int, side: int) -> None:
             counters[0] = done
 
 
-def copy_out(control: Control, fd: int, side: int, places: int) -> None:
+def copying_viewer(control: Control, fd: int, side: int, places: int) -> None:
     """The process that wants them."""
     counters, slots = _shared(fd, side)
     planes = touched((places, side, side), np.uint16)

@@ -138,6 +138,7 @@ class Sender:
         self.settings = settings
         self._lock = threading.RLock()
         self.turn = threading.Condition(self._lock)
+        """Of `_lock`, which is taken by itself where every item passes: the condition's own way in is Python."""
         self.books = Books()
         self.started = False
         """Whether it was this sender that started the viewer."""
