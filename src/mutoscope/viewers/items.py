@@ -143,11 +143,11 @@ def _parsed(name: str, parser: NameParser, *, cut: bool) -> Components:
         if found is None:
             shorter = stem.rpartition("_")[0] if cut else ""
             if not shorter or "/" in stem[len(shorter) :]:
-                known = f"any of {', '.join(names())}" if parser.name == "auto" else parser.name
-                raise ConfigError(
-                    f"{name!r} is no file name of {known}, so its place is not known: say whose names these are "
-                    "(filenames=), or give it one that does, such as 'A01_s1_w1_z1_t1.tif'; nothing was sent"
-                )
+                known, cure = parser.name, "filenames= says whose names these are"
+                if known == "auto":
+                    known = f"any of {', '.join(names())}"
+                    cure = "say whose names these are (filenames=), or give it one such as 'A01_s1_w1_z1_t1.tif'"
+                raise ConfigError(f"{name!r} is no file name of {known}, so its place is not known: {cure}; nothing was sent")
             stem = shorter
     if found.kind == "metadata":
         raise ConfigError(f"{name!r} is the name of a microscope's metadata, not of an image; nothing was sent")
