@@ -225,6 +225,35 @@ def test_one_source_of_a_layer_is_cleared() -> None:
     assert layer.array[0, :, 0, 0].tolist() == [9 if t == 7 else 1 + t for t in range(300)]
 
 
+def test_rois_of_two_steps_on_one_plane_are_told_apart() -> None:
+    model, display, place = DisplayModel({"source": "layer"}), Display(), {"well": "A01"}
+    model.put_image(display, "raw", "/f", place, [], np.ones((4, 5), np.uint16))
+
+    def put(source: str, name: str) -> None:
+        model.put_rois(display, source, "/f", place, unpack_rois(pack_rois([Roi(name, Points([(1.0, 2.0)]))])))
+
+    def names() -> list[str]:
+        layers = [layer for layer in model.layers() if isinstance(layer, RoiLayer)]
+        return [roi.id for layer in layers for rois in layer.rois.values() for roi in rois]
+
+    put("a", "of a")
+    put("b", "of b")
+    model.take_changes()
+    model.clear("a")
+    assert (names(), model.take_changes().removed) == (["of b"], [])
+    put("a", "again of a")
+    assert names() == ["again of a"]
+    model.clear("a")
+    assert names() == []
+    put("b", "again of b")
+    assert names() == ["again of b"]
+    model.take_changes()
+    model.clear()
+    removed = model.take_changes().removed
+    assert len(removed) == len(set(removed)) == 2
+    assert model.layers() == []
+
+
 def test_values_are_sorted_as_people_read_them() -> None:
     values = ["B03", "A10", 10, "A2", None, 9, "a1"]
     assert sorted(values, key=value_key) == [None, 9, 10, "a1", "A2", "A10", "B03"]

@@ -257,7 +257,8 @@ class _Rois:
     def __init__(self, id_: str, parts: _Parts) -> None:
         self.id = id_
         self.parts = parts
-        self.sets: dict[tuple[tuple[str, AxisValue], ...], PackedRois] = {}
+        self.sets: dict[tuple[tuple[str, AxisValue], ...], _RoiEntry] = {}
+        """Whose ROIs lie at each place: those that came last."""
         self.dirty = True
 
 
@@ -462,14 +463,16 @@ class DisplayModel:
         added = [window.add_value(axis, value) for axis, value in where]
         if any(added):
             self._arrange(window)
-        layer.sets[where] = entry.packed
+        layer.sets[where] = entry
         layer.dirty = True
         entry.home = home
 
     def _leave(self, entry: _RoiEntry) -> None:
         assert entry.home is not None
         window, layer, where = entry.home
-        layer.sets.pop(where, None)
+        if layer.sets.get(where) is not entry:
+            return  # those of another lie there, or the layer has gone with them
+        del layer.sets[where]
         layer.dirty = True
         if not layer.sets:
             self._drop_rois(window, layer)
@@ -573,11 +576,11 @@ class DisplayModel:
     def _shown_rois(self, window: _Window, layer: _Rois) -> RoiLayer:
         axes = window.axes()
         rois: dict[tuple[int | None, ...], PackedRois] = {}
-        for where, packed in layer.sets.items():
+        for where, entry in layer.sets.items():
             said = dict(where)
             index = tuple(window.values[axis].index[said[axis]] if axis in said else None for axis in axes)
-            if len(packed):
-                rois[index] = packed
+            if len(entry.packed):
+                rois[index] = entry.packed
         return RoiLayer(**self._common(window, layer.id, layer.parts, axes, " ROIs"), rois=rois)
 
     def _common(self, window: _Window, id_: str, parts: _Parts, axes: tuple[str, ...], suffix: str) -> dict[str, Any]:
